@@ -1,0 +1,31 @@
+"""isoflop: at equal compute, which choice is best, and how sure are we?"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_PUBLIC = {
+    "law": "_law", "Law": "_law", "positive": "_law", "unit": "_law", "real": "_law", "check_law": "_check",
+    "meter": "_meter", "Meter": "_meter", "fill": "_meter",
+    "read": "_runs", "RunsError": "_columns",
+    "fit": "_fit", "Fit": "_fit", "audit": "_audit", "Objective": "_objective",
+    "forecast": "_plan", "allocate": "_plan", "frontier": "_plan", "isoflops": "_isoflops",
+    "compare": "_select", "sweep": "_lever",
+}  # fmt: skip
+_MODULES = {"xp": "_xp"}
+
+__version__ = "0.1.0"
+__all__ = [*_PUBLIC, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"isoflop.{_MODULES[name]}")
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'isoflop' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"isoflop.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

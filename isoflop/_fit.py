@@ -1,0 +1,347 @@
+"""fit(law, runs): the best coefficients, how sure, and what is doubtful about them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import isoflop
+from isoflop import _doubts, _meter, _runs
+from isoflop._answer import Answer, Quantity, interval
+from isoflop._law import Law, get_law
+from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
+from isoflop._objective import Objective, get_objective
+from isoflop._progress import progress
+from isoflop._seed import middles, starts
+from isoflop._tape import Node
+from isoflop._uncertainty import bootstrap
+
+_FORMAT = 1
+_KEEP_RESIDUALS = 1000
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A law on checked rows, ready to solve."""
+
+    law: Law
+    columns: dict[str, np.ndarray]
+    problem: Problem
+    ranges: np.ndarray
+    groups: np.ndarray | None
+    table: _runs.Table
+    made: dict[str, str]
+
+    def coefs(self, theta: np.ndarray) -> dict[str, float]:
+        """Coefficients by name at one point (free,)."""
+        values = self.law.outward(theta[: self.problem.n_coef])
+        return {c: float(v) for c, v in zip(self.law.coefs, values, strict=True)}
+
+    def residuals(self, coef: dict[str, float]) -> np.ndarray:
+        """log(target / prediction) under a log objective, else target - prediction."""
+        predicted = self.law(**{c: self.columns[c] for c in self.law.table_columns}, **coef)
+        target = self.problem.target
+        return np.log(target / predicted) if self.problem.objective.log else target - predicted
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted law. `draws` (draws, p) carries all uncertainty; plans and forecasts read nothing else."""
+
+    law: Law
+    coef: dict[str, float]
+    draws: np.ndarray = field(repr=False)
+    objective: dict[str, Any]
+    n: int
+    starts: int
+    agreeing: int
+    warnings: tuple[str, ...]
+    spans: dict[str, tuple[float, float]] = field(repr=False)
+    residuals: np.ndarray = field(repr=False)
+    made: dict[str, Any] = field(repr=False)
+    level: float = 90
+
+    def interval(self, level: float | None = None) -> dict[str, tuple[float, float]]:
+        """Each coefficient's central interval over the draws, level in per cent."""
+        at = self.level if level is None else level
+        return {name: interval(self.draws[:, i], at) for i, name in enumerate(self.coef)}
+
+    def predict(self, **columns: Any) -> np.ndarray:
+        """The law at the best fit; columns as arrays of one shape."""
+        return np.asarray(self.law(**{c: np.asarray(v, float) for c, v in columns.items()}, **self.coef))
+
+    def predict_draws(self, **columns: Any) -> np.ndarray:
+        """The law at every draw, (draws, points); columns as 1-D arrays."""
+        coefs = {name: self.draws[:, i, None] for i, name in enumerate(self.coef)}
+        points = {c: np.atleast_1d(np.asarray(v, float))[None] for c, v in columns.items()}
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            shape = np.broadcast_shapes((len(self.draws), 1), *(p.shape for p in points.values()))
+            return np.broadcast_to(self.law(**points, **coefs), shape)
+
+    def forecast(self, *, level: float | Sequence[float] = 90, kind: str = "run", **columns: float) -> Answer:
+        """The target at one point, with intervals: see isoflop.forecast."""
+        from isoflop._plan import forecast
+
+        return forecast(self, columns, level=level, kind=kind)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable summary that `isoflop fit --json` prints."""
+        return {
+            "law": self.law.name,
+            "target": self.law.target,
+            "axis": dict(self.law.axis),
+            "coef": self.coef,
+            "interval": {k: list(v) for k, v in self.interval().items()},
+            "level": self.level,
+            "objective": self.objective,
+            "n": self.n,
+            "starts": self.starts,
+            "agreeing": self.agreeing,
+            "draws": len(self.draws),
+            "warnings": list(self.warnings),
+        } | {k: self.made[k] for k in ("uncertainty", "seed", "by", "filled", "left_out", "data_hash")}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON, whole or not at all. `Fit.load` reads it back."""
+        whole = {"format": _FORMAT, "isoflop": isoflop.__version__, **self.to_dict()}
+        whole |= {"draws": self.draws.tolist(), "residuals": self.residuals.tolist(), "spans": self.spans}
+        whole |= {"made": self.made}
+        target = Path(path)
+        with tempfile.NamedTemporaryFile("w", dir=target.resolve().parent, suffix=".part", delete=False) as part:
+            json.dump(whole, part, indent=1)
+        os.replace(part.name, target)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, law: str | Law | None = None) -> Fit:
+        """A saved fit. `law` is needed where it was fitted with a law that is no file of isoflop's.
+
+        Raises ValueError where the file is not a saved fit, or of a later format.
+        """
+        try:
+            whole = json.loads(Path(path).read_text())
+            if whole["format"] > _FORMAT:
+                raise ValueError(f"{path} has format {whole['format']}; this isoflop reads up to {_FORMAT}: upgrade it")
+            found = get_law(law or whole["made"]["law"], axis=whole["axis"] or None, target=whole["target"])
+            return cls(
+                law=found,
+                coef={k: float(v) for k, v in whole["coef"].items()},
+                draws=np.array(whole["draws"], float).reshape(-1, len(whole["coef"])),
+                objective=whole["objective"],
+                n=whole["n"],
+                starts=whole["starts"],
+                agreeing=whole["agreeing"],
+                warnings=tuple(whole["warnings"]),
+                spans={k: (float(v[0]), float(v[1])) for k, v in whole["spans"].items()},
+                residuals=np.array(whole["residuals"], float),
+                made=whole["made"],
+                level=whole["level"],
+            )
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not a fit that isoflop saved ({error}); make one with fit --out") from error
+
+    def __str__(self) -> str:
+        from isoflop._text import fit_text
+
+        return fit_text(self)
+
+
+def fit(
+    law: str | Law,
+    runs: Any,
+    *,
+    axis: str | Mapping[str, str] | None = None,
+    target: str | None = None,
+    objective: str | Objective | None = None,
+    by: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Fit:
+    """Fit a law to a table of runs.
+
+    law: a name (`isoflop list laws`), "file.py:name", or a Law. runs: anything that `isoflop.read` takes.
+    axis: the table's column for a law of one column x, or {law's column: table's column}. target: the metric's column.
+    objective: huber_log, squares_log, absolute_log, student_t, squares or huber, or an Objective (its delta, its
+    weights); the law's own unless told. by: the column whose rows stand or fall together (checkpoints of one run) in the
+    bootstrap. draws: bootstrap refits. Columns that a meter of the same name makes are derived and marked.
+
+    Raises LookupError for an unknown law, RunsError (a ValueError) where the rows cannot be used.
+    """
+    if draws < 0:
+        raise ValueError(f"draws must be 0 or more, got {draws}")
+    setup = prepare(law, runs, axis=axis, target=target, objective=objective, by=by)
+    problem = setup.problem
+    found = search(setup, seed=seed)
+    best, agreeing = pick(found)
+    theta = polished(problem, found.theta[best])
+    with progress(f"bootstrap of {setup.law.name}", draws) as tick:
+        made = bootstrap(problem, theta, draws=draws, seed=seed, groups=setup.groups, progress=tick)
+    coef = setup.coefs(theta)
+    return Fit(
+        law=setup.law,
+        coef=coef,
+        draws=setup.law.outward(widened(made.theta, theta, setup)),
+        objective=describe(problem, theta),
+        n=problem.target.size,
+        starts=len(found.value),
+        agreeing=agreeing,
+        warnings=tuple(_doubts.about_fit(setup, found, best, made)),
+        spans={c: (float(v.min()), float(v.max())) for c, v in setup.columns.items()},
+        residuals=_thinned(setup.residuals(coef)),
+        made=provenance(law, setup, made.method, seed, by),
+    )
+
+
+def prepare(
+    law: str | Law,
+    runs: Any,
+    *,
+    axis: str | Mapping[str, str] | None = None,
+    target: str | None = None,
+    objective: str | Objective | None = None,
+    by: str | None = None,
+) -> Setup:
+    """A law and a table, checked at the door and traced. Raises as `fit` does."""
+    found = get_law(law, axis=axis, target=target)
+    goal = get_objective(objective or found.objective)
+    table = _runs.load(runs)
+    table, made = _meter.derive(table, found.table_columns)
+    extra = [c for c in (goal.weights,) if c]
+    positive = [*on_log_axis(found), *([found.target] if goal.log else []), *extra]
+    table = _runs.check(table, need=[*found.table_columns, *extra], target=found.target, positive=positive)
+    p = len(found.coefs)
+    if len(table) < p:
+        raise _runs.RunsError(
+            f"law {found.name!r} has {p} coefficients and {table.name} has {len(table)} usable rows; "
+            f"it needs at least {p}, and about {3 * p} to say how sure it is"
+        )
+    columns = {c: np.asarray(table[c], float) for c in dict.fromkeys([*found.table_columns, found.target])}
+    tape = found.tape({c for c in found.table_columns if np.all(columns[c] > 0)})
+    ranges = found.ranges(columns)
+    kinds = list(found.coefs.values())
+    problem = Problem(
+        tape=tape,
+        n_coef=p,
+        rows=tape.rows(columns),
+        target=columns[found.target],
+        weights=_row_weights(table, goal, found.target),
+        objective=goal,
+        middle=found.inward(middles(found, ranges)),
+        log_scaled=np.array([s.kind == "positive" and not s.narrow for s in kinds]),
+    )
+    return Setup(found, columns, problem, ranges, _groups(table, by), table, made)
+
+
+def on_log_axis(law: Law) -> list[str]:
+    """The table's columns whose logarithm the law takes: these must be above zero."""
+    seen: set[str] = set()
+    stack: list[Node] = [law.trace(set(law.table_columns))]
+    visited: set[int] = set()
+    while stack:
+        node = stack.pop()
+        if id(node) in visited:
+            continue
+        visited.add(id(node))
+        if node.op == "log" and node.args[0].op == "col":
+            seen.add(node.args[0].value)
+        stack.extend(node.args)
+    return [c for c in law.table_columns if c in seen]
+
+
+def search(setup: Setup, *, seed: int, count: int | None = None) -> Solutions:
+    """Fits from `count` well-spread starts."""
+    count = count or (16 if setup.problem.n_coef <= 5 else 32)
+    rng = np.random.default_rng(seed)
+    tries = 512 if setup.problem.n_coef <= 5 else 2048
+    begin = starts(setup.law, setup.problem, setup.columns, count=count, tries=tries, rng=rng)
+    with progress(f"fit of {setup.law.name}", count) as tick:
+        return solve_stages(setup.problem, begin, setup.problem.objective.stages, options=Options(damping=1.0),
+                            progress=tick)  # fmt: skip
+
+
+def pick(found: Solutions) -> tuple[int, int]:
+    """The best solution, and how many starts agree with it in the objective. Raises ValueError where none is finite."""
+    if not np.isfinite(found.value).any():
+        raise ValueError(
+            "no start gave a finite objective: the law is not finite (or not above zero, for a log objective) on these "
+            "rows at any plausible coefficients; check the columns' units and the law's ranges"
+        )
+    best = int(np.argmin(found.value))
+    near = found.value - found.value[best] <= 1e-6 * abs(found.value[best]) + 1e-18
+    return best, int(near.sum())
+
+
+def polished(problem: Problem, theta: np.ndarray) -> np.ndarray:
+    """The solution under the objective's last refinements, where it has any."""
+    stages = problem.objective.polish
+    return solve_stages(problem, theta[None], stages, options=Options(damping=1e-3)).theta[0] if stages else theta
+
+
+def describe(problem: Problem, theta: np.ndarray) -> dict[str, Any]:
+    """The objective by name, with its settings and its value at theta (a sum over rows, not a mean)."""
+    if problem.objective.name == "absolute_log":
+        final = replace(problem, objective=problem.objective.polish[-1])
+        value = float(Evaluator(final, 1)(theta[None], None).value[0]) / final.objective.delta
+    else:
+        value = float(Evaluator(problem, 1)(theta[None], None).value[0])
+    out: dict[str, Any] = {"name": problem.objective.name, "value": value}
+    if problem.objective.name.startswith("huber"):
+        out["delta"] = problem.objective.delta
+    if problem.objective.weights:
+        out["weights"] = problem.objective.weights
+    return out
+
+
+def widened(theta: np.ndarray, best: np.ndarray, setup: Setup) -> np.ndarray:
+    """Draws spread by sqrt(n / (n - p)) about the best fit: resampling n rows of a p-coefficient fit is too sure."""
+    p = setup.problem.n_coef
+    n = setup.problem.target.size if setup.groups is None else len(np.unique(setup.groups))
+    factor = np.sqrt(n / max(n - p, 1))
+    return best[:p] + factor * (theta[:, :p] - best[:p])
+
+
+def provenance(law: str | Law, setup: Setup, uncertainty: str, seed: int, by: str | None) -> dict[str, Any]:
+    """What was done to which rows, as it is saved with the fit."""
+    return {
+        "law": law if isinstance(law, str) else setup.law.name,
+        "uncertainty": uncertainty,
+        "seed": seed,
+        "by": by,
+        "filled": setup.made,
+        "left_out": dict(setup.table.left_out),
+        "data_hash": setup.table.hash_of(setup.columns),
+    }
+
+
+def _row_weights(table: _runs.Table, objective: Objective, target: str) -> np.ndarray:
+    if objective.weights is None:
+        return np.ones(len(table))
+    column = np.asarray(table[objective.weights], float)
+    if not objective.weights.endswith("_se"):
+        return column / column.mean()
+    relative = column / np.asarray(table[target], float) if objective.log else column
+    weights = 1.0 / relative**2
+    return weights / weights.mean()
+
+
+def _groups(table: _runs.Table, by: str | None) -> np.ndarray | None:
+    if by is None:
+        return None
+    groups = np.unique(table[by].astype(str), return_inverse=True)[1]
+    if groups.max() < 2:
+        raise _runs.RunsError(
+            f"column {by!r} of {table.name} has {groups.max() + 1} different values; a cluster bootstrap needs at least 3"
+        )
+    return groups
+
+
+def _thinned(residuals: np.ndarray) -> np.ndarray:
+    if residuals.size <= _KEEP_RESIDUALS:
+        return residuals
+    return np.quantile(residuals, (np.arange(_KEEP_RESIDUALS) + 0.5) / _KEEP_RESIDUALS)

@@ -1,0 +1,381 @@
+"""Many small robust fits of one law at once: damped Newton with the exact robust Hessian, batched in numpy.
+
+Each problem is the same law on the same rows with its own start and, for bootstraps, its own row weights. A step solves
+(H + lambda diag(G)) d = -g with H the exact Hessian and G the iterated-least-squares matrix; where that is not positive
+definite, G takes the place of H. Steps count only if the objective falls. Problems that are done leave the block and the
+next ones enter, and rows are taken in blocks, so that the working set stays in the cache and memory is bounded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from isoflop._objective import Objective
+from isoflop._tape import Tape
+
+_BLOCK = 24_576  # elements of one array in a block: larger spills the cache, smaller pays python per call
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One law on its rows. rows: Tape.rows; target: (n,); weights: (n,) row weights, 1 unless told."""
+
+    tape: Tape
+    n_coef: int
+    rows: np.ndarray
+    target: np.ndarray
+    weights: np.ndarray
+    objective: Objective
+    middle: np.ndarray  # (p,) the coefficients' plausible middles, unconstrained
+    log_scaled: np.ndarray  # (p,) which of them are amplitudes, fitted as logs
+
+    @property
+    def n_free(self) -> int:
+        """Coefficients, and the log of the scale where it is estimated."""
+        return self.n_coef + self.objective.scaled
+
+
+@dataclass(frozen=True)
+class Solutions:
+    """Ends of all problems: theta (problems, free), value (problems,), converged (problems,), steps (problems,)."""
+
+    theta: np.ndarray
+    value: np.ndarray
+    converged: np.ndarray
+    steps: np.ndarray
+
+
+@dataclass(slots=True)
+class Local:
+    """Value and derivatives at some points: value (b,), gradient (b, q), hessian and gauss (b, q, q)."""
+
+    value: np.ndarray
+    gradient: np.ndarray
+    hessian: np.ndarray
+    gauss: np.ndarray
+
+    def take(self, keep: np.ndarray) -> Local:
+        return Local(self.value[keep], self.gradient[keep], self.hessian[keep], self.gauss[keep])
+
+    def put(self, where: np.ndarray, other: Local) -> None:
+        self.value[where], self.gradient[where] = other.value[where], other.gradient[where]
+        self.hessian[where], self.gauss[where] = other.hessian[where], other.gauss[where]
+
+
+class Evaluator:
+    """Objective, gradient, Hessian at blocks of points, with reused buffers (one per thread)."""
+
+    def __init__(self, problem: Problem, batch: int) -> None:
+        self.problem = problem
+        n = problem.target.size
+        self.width = min(n, max(64, _BLOCK // batch))
+        tape = problem.tape
+        self._work = np.empty((batch, 1 + tape.n_out, self.width))
+        self._scratch = np.empty((max(0, tape.n_registers - 1 - tape.n_out), batch, self.width))
+        self._weighted = np.empty((batch, problem.n_coef, self.width))
+        self._log_target = np.log(problem.target) if problem.objective.log else problem.target
+        p = problem.n_coef
+        self._i, self._j = np.triu_indices(p)
+        pairs = list(zip(self._i.tolist(), self._j.tolist(), strict=True))
+        self._has = np.array([ij in tape.second for ij in pairs])
+        self._index = np.array([tape.second.get(ij, 0) for ij in pairs])
+
+    def __call__(self, theta: np.ndarray, weights: np.ndarray | None, *, full: bool = True) -> Local:
+        """weights: (b, n) extra row weights, or None. Not full: the Hessian stands in for the gauss matrix."""
+        b, q, n = len(theta), self.problem.n_free, self.problem.target.size
+        total = Local(np.zeros(b), np.zeros((b, q)), np.zeros((b, q, q)), np.zeros((b, q, q)))
+        with np.errstate(all="ignore"):
+            for start in range(0, n, self.width):
+                rows = slice(start, min(n, start + self.width))
+                w = self.problem.weights[rows] if weights is None else weights[:, rows] * self.problem.weights[rows]
+                self._add(total, theta, rows, w, full)
+        if not full:
+            total.gauss = total.hessian
+        total.value[~np.isfinite(total.value)] = np.inf
+        return total
+
+    def _add(self, total: Local, theta: np.ndarray, rows: slice, w: np.ndarray, full: bool) -> None:
+        problem, p, b, m = self.problem, self.problem.n_coef, len(theta), rows.stop - rows.start
+        work = self._work[:b, :, :m]
+        problem.tape.run(theta, problem.rows[:, rows], work, self._scratch[:, :b, :m])
+        value, outputs = work[:, 0], work[:, 1:]
+        log = problem.objective.log
+        r = (np.log(value) if log else value) - self._log_target[rows]
+        scale = np.exp(-theta[:, p, None]) if problem.objective.scaled else 1.0
+        r *= scale
+        total.value += np.einsum("bn,bn->b", np.broadcast_to(w, r.shape), problem.objective.rho(r))
+        psi, bend, soft = problem.objective.psi(r)
+        psi, bend, soft = psi * w, bend * w, soft * w
+        slope = psi * scale / value if log else psi * scale  # d objective / d prediction
+        sums = np.matmul(outputs, slope[:, :, None])[:, :, 0]
+        total.gradient[:, :p] += sums[:, :p]
+        curve = (bend * scale - psi) * scale / (value * value) if log else bend * scale * scale
+        first = outputs[:, :p]
+        weighted = self._weighted[:b, :, :m]
+        hessian = np.matmul(np.multiply(first, curve[:, None], out=weighted), first.swapaxes(1, 2))
+        entries = np.where(self._has, sums[:, self._index], 0.0)
+        hessian[:, self._i, self._j] += entries
+        hessian[:, self._j, self._i] = hessian[:, self._i, self._j]
+        total.hessian[:, :p, :p] += hessian
+        if full:
+            soft = soft * scale * scale / (value * value) if log else soft * scale * scale
+            total.gauss[:, :p, :p] += np.matmul(np.multiply(first, soft[:, None], out=weighted), first.swapaxes(1, 2))
+        if problem.objective.scaled:
+            self._add_scale(total, first / value[:, None], r, psi, bend, w, scale)
+
+    def _add_scale(self, total: Local, u: np.ndarray, r: np.ndarray, psi: np.ndarray, bend: np.ndarray,
+                   w: np.ndarray, scale: Any) -> None:  # fmt: skip
+        """The log of the scale as one more coordinate s: objective + sum(w) s, residuals r = e^-s (...)."""
+        p, mass = self.problem.n_coef, np.broadcast_to(w, r.shape).sum(axis=1)
+        s = -np.log(scale[:, 0])
+        total.value += mass * s
+        total.gradient[:, p] += mass - (psi * r).sum(axis=1)
+        own = (bend * r * r + psi * r).sum(axis=1)
+        cross = -np.matmul(u, ((bend * r + psi) * scale)[:, :, None])[:, :, 0]
+        total.hessian[:, p, p] += own
+        total.hessian[:, :p, p] += cross
+        total.hessian[:, p, :p] += cross
+        total.gauss[:, p, p] += 2.0 * mass  # expected curvature of log-scale, Gaussian
+
+
+def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve many small symmetric systems at once, (b, q, q) and (b, q); also which of them are positive definite."""
+    b, q = right.shape
+    low = np.zeros_like(matrix)
+    rest = matrix.copy()
+    x = right.copy()
+    good = np.ones(b, dtype=bool)
+    for k in range(q):
+        pivot = rest[:, k, k]
+        good &= pivot > 1e-14 * matrix[:, k, k]
+        root = np.sqrt(np.where(good, pivot, 1.0))
+        low[:, k:, k] = rest[:, k:, k] / root[:, None]
+        x[:, k] = x[:, k] / root
+        if k + 1 < q:
+            column = low[:, k + 1 :, k]
+            rest[:, k + 1 :, k + 1 :] -= column[:, :, None] * column[:, None, :]
+            x[:, k + 1 :] -= column * x[:, k, None]
+    for k in range(q - 1, -1, -1):
+        x[:, k] /= np.where(good, low[:, k, k], 1.0)
+        x[:, :k] -= low[:, k, :k] * x[:, k, None]
+    return x, good & np.isfinite(x).all(axis=1)
+
+
+def _step(at: Local, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Damped Newton steps and the decrease that the quadratic model predicts."""
+    size = np.abs(np.einsum("bii->bi", at.gauss))
+    floor = 1e-12 * size.max(axis=1, keepdims=True) + _TINY
+    metric = damping[:, None] * np.maximum(size, floor)
+    diagonal = np.arange(size.shape[1])
+    system = at.hessian.copy()
+    system[:, diagonal, diagonal] += metric
+    step, good = cholesky_solve(system, -at.gradient)
+    if not good.all():
+        bad = ~good
+        system = at.gauss[bad]
+        system[:, diagonal, diagonal] += metric[bad] + floor[bad]
+        step[bad], _ = cholesky_solve(system, -at.gradient[bad])
+    decrease = -0.5 * np.einsum("bi,bi->b", at.gradient, step)
+    return step, np.where(np.isfinite(decrease), decrease, np.inf)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How long and how hard to try. damping: at the start (large from far, small from a good guess)."""
+
+    damping: float = 100.0
+    max_steps: int = 300
+    rtol: float = 1e-13
+    max_move: float = 6.0  # in log units a step: keeps exp from overflowing on the way
+    revivals: int = 2
+
+
+def revive(problem: Problem, theta: np.ndarray, gauss: np.ndarray) -> np.ndarray:
+    """Move coefficients that no row feels back to where they count; returns which problems were moved (in place).
+
+    A vanished term has no gradient, so no solver leaves it by itself, and no good fit has one. An amplitude is raised
+    until its term is a tenth of the largest; any other coefficient goes to the middle of its plausible range.
+    """
+    p = problem.n_coef
+    felt = np.sqrt(np.maximum(np.einsum("bii->bi", gauss)[:, :p], 0.0))
+    top = felt.max(axis=1, keepdims=True)
+    vanished = (felt <= 1e-6 * top) & np.isfinite(top) & (top > 0)
+    if not vanished.any():
+        return np.zeros(len(theta), bool)
+    largest = np.where(problem.log_scaled, felt, 0.0).max(axis=1, keepdims=True)
+    raised = theta[:, :p] + np.log(0.1 * np.maximum(largest, _TINY) / np.maximum(felt, 1e-30 * top))
+    moved = np.where(problem.log_scaled & (largest > 0), raised, problem.middle)
+    theta[:, :p] = np.where(vanished, moved, theta[:, :p])
+    return vanished.any(axis=1)
+
+
+def solve(
+    problem: Problem,
+    starts: np.ndarray,
+    weights: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    options: Options | None = None,
+    workers: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Solutions:
+    """Minimise from each start (problems, free). `weights(indices)` gives the extra row weights of those problems."""
+    options = options or Options()
+    count = len(starts)
+    out = Solutions(
+        starts.astype(float, copy=True), np.full(count, np.inf), np.zeros(count, bool), np.zeros(count, np.int64)
+    )
+    workers = min(workers or os.cpu_count() or 1, max(1, count // 64))
+    parts = np.array_split(np.arange(count), workers)
+    if workers == 1:
+        _solve_part(problem, parts[0], out, weights, options, progress)
+        return out
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(_solve_part, problem, part, out, weights, options, progress) for part in parts]:
+            future.result()
+    return out
+
+
+def _solve_part(
+    problem: Problem,
+    todo: np.ndarray,
+    out: Solutions,
+    weights: Callable[[np.ndarray], np.ndarray] | None,
+    options: Options,
+    progress: Callable[[int], None] | None,
+) -> None:
+    batch = int(np.clip(_BLOCK // max(problem.target.size, 1), 4, 512))
+    batch = max(1, min(len(todo), batch))
+    pool = _Pool(Evaluator(problem, batch), todo, out, weights, options, batch)
+    while pool.active.size:
+        done = pool.advance()
+        if progress and done:
+            progress(done)
+
+
+class _Pool:
+    """The problems in the block: advance all by one step, retire the finished, admit the waiting."""
+
+    def __init__(
+        self,
+        evaluate: Evaluator,
+        todo: np.ndarray,
+        out: Solutions,
+        weights: Callable[[np.ndarray], np.ndarray] | None,
+        options: Options,
+        batch: int,
+    ) -> None:
+        self.evaluate, self.out, self.weights, self.options, self.batch = evaluate, out, weights, options, batch
+        self.waiting = todo
+        self.active = todo[:0]
+        q, n = evaluate.problem.n_free, evaluate.problem.target.size
+        self.theta = np.empty((0, q))
+        self.at = Local(np.empty(0), np.empty((0, q)), np.empty((0, q, q)), np.empty((0, q, q)))
+        self.damping, self.steps, self.lives = np.empty(0), np.empty(0, int), np.empty(0, int)
+        self.w = np.empty((0, n)) if weights else None
+        self._admit()
+
+    def _admit(self) -> None:
+        """Fill the block. A new problem stands at infinity with a step of zero: its first trial is its start."""
+        new = self.waiting[: self.batch - self.active.size]
+        if not new.size:
+            return
+        self.waiting = self.waiting[new.size :]
+        b, q = new.size, self.theta.shape[1]
+        eye = np.broadcast_to(np.eye(q), (b, q, q))
+        fresh = Local(np.full(b, np.inf), np.zeros((b, q)), eye, eye)
+        mine = self.at
+        self.at = Local(*(np.concatenate([getattr(mine, k), getattr(fresh, k)]) for k in Local.__slots__))
+        self.active = np.concatenate([self.active, new])
+        self.theta = np.concatenate([self.theta, self.out.theta[new]])
+        self.damping = np.concatenate([self.damping, np.full(b, self.options.damping)])
+        self.steps = np.concatenate([self.steps, np.zeros(b, int)])
+        self.lives = np.concatenate([self.lives, np.full(b, self.options.revivals)])
+        if self.weights is not None:
+            self.w = np.concatenate([self.w, self.weights(new)])
+
+    def advance(self) -> int:
+        """One trial step of every active problem; returns how many are done with."""
+        options, first = self.options, ~np.isfinite(self.at.value)
+        step, predicted = _step(self.at, self.damping)
+        longest = np.abs(step).max(axis=1, keepdims=True)
+        step *= np.minimum(1.0, options.max_move / np.maximum(longest, _TINY))
+        trial = self.theta + step
+        new = self.evaluate(trial, self.w, full=bool((self.damping > 0.01).any()))
+        better = new.value <= self.at.value
+        with np.errstate(invalid="ignore"):
+            ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(predicted, _TINY)
+        # converged: the quadratic model, undamped, sees no decrease worth a digit
+        small = ~first & (predicted * (1.0 + self.damping) <= options.rtol * np.abs(self.at.value) + _TINY)
+        self.theta[better] = trial[better]
+        self.at.put(better, new)
+        factor = np.where(ratio > 0.75, 0.2, np.where(ratio > 0.25, 0.6, 2.0))
+        factor = np.where(first, 1.0, np.where(better, factor, 5.0))
+        self.damping = np.clip(self.damping * factor, 1e-12, 1e18)
+        self.steps += 1
+        stuck = self.damping > 1e15
+        finished = small | stuck | (self.steps >= options.max_steps) | (first & ~np.isfinite(self.at.value))
+        if finished.any() or first.any():
+            finished &= ~self._revive((finished | first) & (self.lives > 0))
+            self._retire(finished, small)
+        return int(finished.sum())
+
+    def _revive(self, candidates: np.ndarray) -> np.ndarray:
+        """Of these problems, those that had a vanished coefficient and go on from a better place."""
+        where = np.flatnonzero(candidates)
+        theta = self.theta[where]
+        moved = revive(self.evaluate.problem, theta, self.at.gauss[where]) if where.size else np.zeros(0, bool)
+        where = where[moved]
+        self.theta[where] = theta[moved]
+        self.at.value[where], self.at.gradient[where] = np.inf, 0.0
+        self.at.hessian[where] = self.at.gauss[where] = np.eye(self.theta.shape[1])
+        self.damping[where] = self.options.damping
+        self.lives[where] -= 1
+        return np.isin(np.arange(candidates.size), where)
+
+    def _retire(self, finished: np.ndarray, converged: np.ndarray) -> None:
+        where = self.active[finished]
+        self.out.theta[where] = self.theta[finished]
+        self.out.value[where] = self.at.value[finished]
+        self.out.converged[where] = converged[finished]
+        self.out.steps[where] = self.steps[finished]
+        keep = ~finished
+        self.active, self.theta, self.at = self.active[keep], self.theta[keep], self.at.take(keep)
+        self.damping, self.steps, self.lives = self.damping[keep], self.steps[keep], self.lives[keep]
+        if self.w is not None:
+            self.w = self.w[keep]
+        if self.active.size < 0.75 * self.batch:
+            self._admit()
+
+
+def solve_stages(
+    problem: Problem, starts: np.ndarray, stages: list[Objective], *, options: Options | None = None, **how: Any
+) -> Solutions:
+    """Minimise through a sequence of objectives, each from where the last one ended; the last to full precision."""
+    options = options or Options()
+    theta, steps = starts, np.zeros(len(starts), np.int64)
+    for k, objective in enumerate(stages):
+        stage = replace(problem, objective=objective)
+        theta = theta[:, : problem.n_coef] if not objective.scaled else theta
+        if theta.shape[1] < stage.n_free:
+            theta = np.column_stack([theta, np.full(len(theta), np.log(_rms(stage, theta)))])
+        rough = options if k == 0 else replace(options, damping=min(0.1, options.damping))
+        if k < len(stages) - 1:
+            rough = replace(rough, rtol=1e-3, max_steps=100)
+        found = solve(stage, theta, options=rough, **how)
+        theta, steps = found.theta, steps + found.steps
+    return replace(found, steps=steps)
+
+
+def _rms(problem: Problem, theta: np.ndarray) -> float:
+    """Smallest root mean square residual among these points: where the estimate of a scale starts."""
+    plain = replace(problem, objective=Objective("squares_log" if problem.objective.log else "squares"))
+    evaluate = Evaluator(plain, 1)
+    best = min(evaluate(t[None, : problem.n_coef], None).value[0] for t in theta[:64])
+    return float(np.sqrt(max(2.0 * best / problem.weights.sum(), 1e-24)))
