@@ -74,7 +74,15 @@ class Answer(Mapping[str, Quantity]):
                 out[name]["intervals"] = {f"{level:g}": list(q.interval(level)) for level in self.levels}
         return out | {"warnings": list(self.warnings)}
 
-    def __str__(self) -> str:
+    def table(self) -> str:
+        """One quantity a line: median, then the interval of each level."""
         width = max(map(len, self.quantities))
-        lines = [f"{name:<{width}}  {q}" for name, q in self.quantities.items()]
-        return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
+        head = "  ".join(f"{f'{level:g} % interval':<24}" for level in self.levels)
+        lines = [f"{'':<{width}}  {'median':<11} {head}".rstrip()]
+        for name, q in self.quantities.items():
+            ends = [f"[{low:.5g}, {high:.5g}]" for low, high in map(q.interval, self.levels)]
+            lines.append(f"{name:<{width}}  {q.median:<11.5g} " + "  ".join(f"{e:<24}" for e in ends).rstrip())
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return "\n".join([self.table(), *(f"warning: {w}" for w in self.warnings)])

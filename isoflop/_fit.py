@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import isoflop
-from isoflop import _doubts, _meter, _runs
+from isoflop import _doubts, _isoflops, _meter, _runs
 from isoflop._answer import Answer, Quantity, interval
 from isoflop._law import Law, get_law
 from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
@@ -210,11 +210,7 @@ def prepare(
     """A law and a table, checked at the door and traced. Raises as `fit` does."""
     found = get_law(law, axis=axis, target=target)
     goal = get_objective(objective or found.objective)
-    table = _runs.load(runs)
-    table, made = _meter.derive(table, found.table_columns)
-    extra = [c for c in (goal.weights,) if c]
-    positive = [*on_log_axis(found), *([found.target] if goal.log else []), *extra]
-    table = _runs.check(table, need=[*found.table_columns, *extra], target=found.target, positive=positive)
+    table, made = usable_rows(found, _runs.load(runs), goal)
     p = len(found.coefs)
     if len(table) < p:
         raise _runs.RunsError(
@@ -236,6 +232,15 @@ def prepare(
         log_scaled=np.array([s.kind == "positive" and not s.narrow for s in kinds]),
     )
     return Setup(found, columns, problem, ranges, _groups(table, by), table, made)
+
+
+def usable_rows(law: Law, table: _runs.Table, objective: Objective, *, skip_bad: bool = False) -> tuple[_runs.Table, dict[str, str]]:
+    """The rows that this law and objective can use, and which missing columns a meter filled. Raises RunsError."""
+    table, made = _meter.derive(table, law.table_columns)
+    extra = [objective.weights] if objective.weights else []
+    positive = [*on_log_axis(law), *([law.target] if objective.log else []), *extra]
+    need = [*law.table_columns, *extra]
+    return _runs.check(table, need=need, target=law.target, positive=positive, skip_bad=skip_bad), made
 
 
 def on_log_axis(law: Law) -> list[str]:
@@ -316,6 +321,7 @@ def provenance(law: str | Law, setup: Setup, uncertainty: str, seed: int, by: st
         "filled": setup.made,
         "left_out": dict(setup.table.left_out),
         "data_hash": setup.table.hash_of(setup.columns),
+        "isoflops": _isoflops.summary(setup.table, setup.law.table_columns),
     }
 
 

@@ -6,7 +6,7 @@ The second opinion to a parametric law. Source: Hoffmann et al. 2022 (arXiv 2203
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,19 +46,11 @@ class IsoFlops:
     log_k: Quantity
     tokens_per_flop: float  # params x tokens / flops, from the rows: 1/6 where flops = 6ND
     warnings: tuple[str, ...] = ()
-    columns: dict[str, str] = field(default_factory=dict)
 
     def allocate(self, flops: float, *, level: float | Sequence[float] = 90) -> Answer:
         """Compute-optimal params and tokens at a budget, by the power law of the minima."""
-        log_c = np.log(flops)
-        params = Quantity(float(np.exp(self.log_k.best + self.a.best * log_c)),
-                          np.exp(self.log_k.draws + self.a.draws * log_c))  # fmt: skip
-        product = self.tokens_per_flop * flops
-        tokens = Quantity(product / params.best, product / params.draws)
-        levels = (float(level),) if isinstance(level, int | float) else tuple(float(v) for v in level)
         top = max(p.flops for p in self.profiles)
-        far = [f"flops {flops:.4g} is {np.log10(flops / top):.1f} decades above the largest profile"] * (flops > top)
-        return Answer({"params": params, "tokens": tokens}, levels, tuple(far))
+        return _allocate(self.a, self.log_k, self.tokens_per_flop, top, flops, level)
 
 
 def isoflops(
@@ -174,3 +166,39 @@ def _lines(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     ok = (count >= 2) & (sxx > 0)
     slope = np.where(ok, (dx * np.where(good, y, 0.0)).sum(axis=1) / np.where(ok, sxx, 1.0), np.nan)
     return slope, my - slope * mx
+
+
+def summary(table: _runs.Table, columns: Sequence[str]) -> dict[str, Any] | None:
+    """The profiles' power law as plain numbers, to be saved with a fit; None where the rows hold no profiles."""
+    if not {"params", "tokens", "loss"} <= {*columns, "loss"} & table.columns.keys() or len(table) > 20_000:
+        return None
+    try:
+        found = isoflops(table, draws=200)
+    except _runs.RunsError:
+        return None
+    return {
+        "a": found.a.best, "a_draws": found.a.draws.tolist(),
+        "log_k": found.log_k.best, "log_k_draws": found.log_k.draws.tolist(),
+        "tokens_per_flop": found.tokens_per_flop, "top": max(p.flops for p in found.profiles),
+        "budgets": len(found.profiles),
+    }  # fmt: skip
+
+
+def second_opinion(fit: Any, amounts: dict[str, float], *, level: float | Sequence[float] = 90) -> Answer | None:
+    """What the fitted rows' IsoFLOP profiles say about a budget in flops; None where they had none, or for others."""
+    saved = fit.made.get("isoflops")
+    if not saved or set(amounts) != {"flops"}:
+        return None
+    a = Quantity(saved["a"], np.array(saved["a_draws"], float))
+    log_k = Quantity(saved["log_k"], np.array(saved["log_k_draws"], float))
+    return _allocate(a, log_k, saved["tokens_per_flop"], saved["top"], amounts["flops"], level)
+
+
+def _allocate(a: Quantity, log_k: Quantity, ratio: float, top: float, flops: float,
+              level: float | Sequence[float]) -> Answer:  # fmt: skip
+    log_c = np.log(flops)
+    params = Quantity(float(np.exp(log_k.best + a.best * log_c)), np.exp(log_k.draws + a.draws * log_c))
+    tokens = Quantity(ratio * flops / params.best, ratio * flops / params.draws)
+    levels = (float(level),) if isinstance(level, int | float) else tuple(float(v) for v in level)
+    far = [f"flops {flops:.4g} is {np.log10(flops / top):.1f} decades above the largest profile"] * (flops > top)
+    return Answer({"params": params, "tokens": tokens}, levels, tuple(far))

@@ -83,7 +83,7 @@ class Support:
 
 def positive(low: float, high: float, *, like: str | None = None) -> Any:
     """A coefficient above zero, plausibly between low and high (times the range of column `like`)."""
-    if not 0 < low <= high:
+    if not (0 < low and 0 < high and (low <= high or like)):
         raise ValueError(f"positive({low:g}, {high:g}): low must be above zero and at most high")
     return Support("positive", low, high, like)
 

@@ -98,7 +98,9 @@ class Evaluator:
                 self._add(total, theta, rows, w, full)
         if not full:
             total.gauss = total.hessian
-        total.value[~np.isfinite(total.value)] = np.inf
+        bad = ~(np.isfinite(total.value) & np.isfinite(total.hessian).all(axis=(1, 2)))
+        if bad.any():  # no step may end where the next could not start
+            total.value[bad] = np.inf
         return total
 
     def _add(self, total: Local, theta: np.ndarray, rows: slice, w: np.ndarray, full: bool) -> None:
@@ -302,6 +304,10 @@ class _Pool:
 
     def advance(self) -> int:
         """One trial step of every active problem; returns how many are done with."""
+        with np.errstate(all="ignore"):  # what overflows on the way is refused by its value
+            return self._advance()
+
+    def _advance(self) -> int:
         options, first = self.options, ~np.isfinite(self.at.value)
         step, predicted = _step(self.at, self.damping)
         longest = np.abs(step).max(axis=1, keepdims=True)
@@ -309,8 +315,7 @@ class _Pool:
         trial = self.theta + step
         new = self.evaluate(trial, self.w, full=bool((self.damping > 0.01).any()))
         better = new.value <= self.at.value
-        with np.errstate(invalid="ignore"):
-            ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(predicted, _TINY)
+        ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(predicted, _TINY)
         # converged: the quadratic model, undamped, sees no decrease worth a digit
         small = ~first & (predicted * (1.0 + self.damping) <= options.rtol * np.abs(self.at.value) + _TINY)
         self.theta[better] = trial[better]

@@ -1,0 +1,35 @@
+# Two commands set everything up: `make demo` (light core, no PyTorch) and `make test` (everything).
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types suite clean
+
+demo: .venv/.demo
+	$(BIN)/isoflop demo --out demo
+
+test: .venv/.test lint types suite
+
+lint: .venv/.test
+	$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet . || (echo "run: $(BIN)/ruff check --fix . && $(BIN)/ruff format ." && exit 1)
+
+types: .venv/.test
+	$(BIN)/mypy
+
+suite: .venv/.test
+	$(BIN)/python -m pytest
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isoflop needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+
+.venv/.demo: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[plot]'
+	touch $@
+
+.venv/.test: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) --editable '.[plot,parquet,torch,test]'
+	touch $@ .venv/.demo
+
+clean:
+	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

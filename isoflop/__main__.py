@@ -1,0 +1,5 @@
+"""python -m isoflop"""
+
+from isoflop._cli import main
+
+main()
