@@ -10,7 +10,8 @@ _PUBLIC = {
     "meter": "_meter", "Meter": "_meter", "fill": "_meter",
     "read": "_runs", "RunsError": "_columns",
     "fit": "_fit", "Fit": "_fit", "audit": "_audit", "Objective": "_objective",
-    "forecast": "_plan", "allocate": "_plan", "frontier": "_plan", "isoflops": "_isoflops", "second_opinion": "_isoflops",
+    "forecast": "_plan", "allocate": "_plan", "frontier": "_plan",
+    "isoflops": "_isoflops", "second_opinion": "_isoflops",
     "compare": "_select", "sweep": "_lever",
 }  # fmt: skip
 _MODULES = {"xp": "_xp"}

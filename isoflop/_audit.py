@@ -46,7 +46,9 @@ def audit(
     and beta in 0, .5..2 (Hoffmann et al. 2022, arXiv 2203.15556, appendix D.3); 0 stands as .001.
     """
     setup = prepare(law, runs, axis=axis, target=target, objective=objective)
-    begin = published_grid(setup.law) if setup.law.name == "chinchilla" and starts == 4500 else _wide(setup, starts, seed)
+    begin = (
+        published_grid(setup.law) if setup.law.name == "chinchilla" and starts == 4500 else _wide(setup, starts, seed)
+    )
     with progress(f"audit of {setup.law.name}", len(begin)) as tick:
         found = solve_stages(setup.problem, begin, setup.problem.objective.stages, options=Options(damping=10.0),
                              progress=tick)  # fmt: skip

@@ -13,9 +13,9 @@ from isoflop._law import Law, get_law
 from isoflop._newton import Evaluator
 from isoflop._progress import progress
 
-_SPANS = {  # decades that planted columns run over, by name; any other column runs from 1 to 10^4
+_SPANS = {  # what planted columns run over, by name; any other column runs from 1 to 10^4
     "params": (1e7, 1e10), "tokens": (1e9, 1e12), "unique": (1e9, 1e11), "flops": (1e17, 1e22),
-    "lr_area": (0.1, 30.0), "anneal_area": (1e-3, 1.0),
+    "lr_area": (0.1, 30.0), "anneal_area": (1e-3, 1.0), "x": (1.0, 1e6),
 }  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def check_law(
     a spread one of 20 rows a coefficient. noise: relative (log objectives) or absolute scatter. data_sets: how many
     noisy data sets to count the coverage of the 90 % intervals over (0: none; 200 takes a minute).
 
-    Checked: value and derivatives are finite and the derivatives agree with finite differences; noise-free rows give the
-    coefficients back to 1 %; coverage lies between 85 and 95 %, where it is counted.
+    Checked: value and derivatives are finite and the derivatives agree with finite differences; noise-free rows give
+    the coefficients back to 1 %; coverage lies between 85 and 95 %, where it is counted.
     """
     found = get_law(law)
     rng = np.random.default_rng(seed)

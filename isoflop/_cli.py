@@ -130,7 +130,7 @@ def bind_axis(texts: Iterable[str]) -> str | dict[str, str] | None:
         return None
     if len(listed) == 1 and "=" not in listed[0]:
         return listed[0]
-    return dict(t.partition("=")[::2] for t in listed)  # type: ignore[misc]
+    return dict(t.partition("=")[::2] for t in listed)
 
 
 json_option: Callable[..., Any] = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from isoflop._newton import Evaluator, Options, Solutions, solve_stages
+from isoflop._profile import Profile
 from isoflop._uncertainty import Draws, at_optimum, influence
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ if TYPE_CHECKING:
 _DROP = 0.02  # share of rows whose removal should not change a conclusion (Broderick et al. 2020, arXiv 2011.14999)
 
 
-def about_fit(setup: Setup, found: Solutions, best: int, draws: Draws) -> Iterator[str]:
+def about_fit(setup: Setup, found: Solutions, best: int, draws: Draws, loose: list[Profile]) -> Iterator[str]:
     """All doubts, most telling first."""
     theta = found.theta[best]
     yield from _few_rows(setup)
     yield from _narrow_span(setup)
     yield from _few_agree(setup, found, best)
-    edges = dict(_at_edge(setup, theta))
+    edges = dict(_at_edge(setup, theta)) | dict(_unobjected(setup, loose))
     yield from edges.values()
+    yield from _outside(setup, theta)
     yield from _unidentified(setup, theta, draws, set(edges))
     yield from _leverage(setup, theta, draws)
     yield from _bookkeeping(setup, draws)
@@ -53,9 +55,9 @@ def _few_agree(setup: Setup, found: Solutions, best: int) -> Iterator[str]:
     agreeing = int((gap <= 1e-6).sum())
     if agreeing < max(2, len(found.value) // 4):
         yield f"only {agreeing} of {len(found.value)} starts reached the best optimum"
-    rivals = np.flatnonzero((gap > 1e-6) & (gap < 0.02) & found.converged)
+    close = np.flatnonzero((gap > 1e-6) & (gap < 0.02) & found.converged)
     p = setup.problem.n_coef
-    rivals = [k for k in rivals if np.abs(found.theta[k, :p] - found.theta[best, :p]).max() > 0.05]
+    rivals = [int(k) for k in close if np.abs(found.theta[k, :p] - found.theta[best, :p]).max() > 0.05]
     if rivals and value > 0:
         k = min(rivals, key=lambda k: gap[k])
         other = ", ".join(f"{c} {v:.4g}" for c, v in setup.coefs(found.theta[k]).items())
@@ -72,10 +74,33 @@ def _at_edge(setup: Setup, theta: np.ndarray) -> Iterator[tuple[str, str]]:
             yield name, f"{name} = {value:.3g} is felt by no row: the law without it fits as well"
         elif support.kind == "unit" and min(value, 1 - value) < 1e-4:
             yield name, f"{name} = {value:.4g} lies at the edge of 0 to 1"
-        elif support.kind == "positive" and not low / 10 <= value <= high * 10:
-            yield name, f"{name} = {value:.3g} lies far outside its plausible range {low:.3g} to {high:.3g}"
-        elif support.kind == "real" and not low - (high - low) <= value <= high + (high - low):
-            yield name, f"{name} = {value:.3g} lies far outside its plausible range {low:.3g} to {high:.3g}"
+        else:
+            positive = support.kind == "positive"
+            least, most = (low / 10, high * 10) if positive else (2 * low - high, 2 * high - low)
+            if support.kind != "unit" and not least <= value <= most:
+                yield name, f"{name} = {value:.3g} lies far outside its plausible range {low:.3g} to {high:.3g}"
+
+
+def _unobjected(setup: Setup, loose: list[Profile]) -> Iterator[tuple[str, str]]:
+    for profile in loose:
+        name, support = list(setup.law.coefs.items())[profile.index]
+        ends = profile.at(np.array([-1.645, 1.645]))[:, profile.index]
+        low, high = (float(support.outward(v)) for v in ends)
+        yield name, f"{name} is not identified: the rows hardly object to anything from {low:.3g} to {high:.3g}"
+
+
+def _outside(setup: Setup, theta: np.ndarray) -> Iterator[str]:
+    """A midpoint or break beyond the rows: what lies on its far side was not seen."""
+    bound = dict(setup.law.axis)
+    for name, value in setup.coefs(theta).items():
+        like = setup.law.coefs[name].like
+        column = bound.get(like, like) if like else None
+        if column is None or column not in setup.law.table_columns:
+            continue
+        low, high = setup.columns[column].min(), setup.columns[column].max()
+        if not low <= value <= high:
+            side = "above" if value > high else "below"
+            yield f"{name} = {value:.3g} lies {side} every row's {column} ({low:.3g} to {high:.3g}): the far side was not seen"
 
 
 def _unidentified(setup: Setup, theta: np.ndarray, draws: Draws, known: set[str]) -> Iterator[str]:

@@ -40,7 +40,8 @@ def _from_file(path: str, name: str) -> Any:
     if not Path(path).is_file():
         raise LookupError(f"no file {path!r} to take {name!r} from")
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert spec is not None and spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise LookupError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, name):

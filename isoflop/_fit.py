@@ -14,14 +14,15 @@ import numpy as np
 
 import isoflop
 from isoflop import _doubts, _isoflops, _meter, _runs
-from isoflop._answer import Answer, Quantity, interval
+from isoflop._answer import Answer, interval
 from isoflop._law import Law, get_law
 from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
 from isoflop._objective import Objective, get_objective
 from isoflop._progress import progress
 from isoflop._seed import middles, starts
 from isoflop._tape import Node
-from isoflop._uncertainty import bootstrap
+from isoflop._profile import Profile, loose_profiles, profile_draws
+from isoflop._uncertainty import MAX_REFIT_ROWS, bootstrap
 
 _FORMAT = 1
 _KEEP_RESIDUALS = 1000
@@ -168,8 +169,8 @@ def fit(
     law: a name (`isoflop list laws`), "file.py:name", or a Law. runs: anything that `isoflop.read` takes.
     axis: the table's column for a law of one column x, or {law's column: table's column}. target: the metric's column.
     objective: huber_log, squares_log, absolute_log, student_t, squares or huber, or an Objective (its delta, its
-    weights); the law's own unless told. by: the column whose rows stand or fall together (checkpoints of one run) in the
-    bootstrap. draws: bootstrap refits. Columns that a meter of the same name makes are derived and marked.
+    weights); the law's own unless told. by: the column whose rows stand or fall together (checkpoints of one run) in
+    the bootstrap. draws: bootstrap refits. Columns that a meter of the same name makes are derived and marked.
 
     Raises LookupError for an unknown law, RunsError (a ValueError) where the rows cannot be used.
     """
@@ -183,15 +184,16 @@ def fit(
     with progress(f"bootstrap of {setup.law.name}", draws) as tick:
         made = bootstrap(problem, theta, draws=draws, seed=seed, groups=setup.groups, progress=tick)
     coef = setup.coefs(theta)
+    sample, loose = loosened(setup, theta, widened(made.theta, theta, setup), seed)
     return Fit(
         law=setup.law,
         coef=coef,
-        draws=setup.law.outward(widened(made.theta, theta, setup)),
+        draws=setup.law.outward(sample),
         objective=describe(problem, theta),
         n=problem.target.size,
         starts=len(found.value),
         agreeing=agreeing,
-        warnings=tuple(_doubts.about_fit(setup, found, best, made)),
+        warnings=tuple(_doubts.about_fit(setup, found, best, made, loose)),
         spans={c: (float(v.min()), float(v.max())) for c, v in setup.columns.items()},
         residuals=_thinned(setup.residuals(coef)),
         made=provenance(law, setup, made.method, seed, by),
@@ -223,6 +225,7 @@ def prepare(
     kinds = list(found.coefs.values())
     problem = Problem(
         tape=tape,
+        half_way=found.half_way,
         n_coef=p,
         rows=tape.rows(columns),
         target=columns[found.target],
@@ -234,7 +237,9 @@ def prepare(
     return Setup(found, columns, problem, ranges, _groups(table, by), table, made)
 
 
-def usable_rows(law: Law, table: _runs.Table, objective: Objective, *, skip_bad: bool = False) -> tuple[_runs.Table, dict[str, str]]:
+def usable_rows(
+    law: Law, table: _runs.Table, objective: Objective, *, skip_bad: bool = False
+) -> tuple[_runs.Table, dict[str, str]]:
     """The rows that this law and objective can use, and which missing columns a meter filled. Raises RunsError."""
     table, made = _meter.derive(table, law.table_columns)
     extra = [objective.weights] if objective.weights else []
@@ -285,7 +290,7 @@ def pick(found: Solutions) -> tuple[int, int]:
 def polished(problem: Problem, theta: np.ndarray) -> np.ndarray:
     """The solution under the objective's last refinements, where it has any."""
     stages = problem.objective.polish
-    return solve_stages(problem, theta[None], stages, options=Options(damping=1e-3)).theta[0] if stages else theta
+    return solve_stages(problem, theta[None], stages, options=Options(damping=1e-3, revivals=0)).theta[0] if stages else theta
 
 
 def describe(problem: Problem, theta: np.ndarray) -> dict[str, Any]:
@@ -309,6 +314,21 @@ def widened(theta: np.ndarray, best: np.ndarray, setup: Setup) -> np.ndarray:
     n = setup.problem.target.size if setup.groups is None else len(np.unique(setup.groups))
     factor = np.sqrt(n / max(n - p, 1))
     return best[:p] + factor * (theta[:, :p] - best[:p])
+
+
+def loosened(setup: Setup, theta: np.ndarray, sample: np.ndarray, seed: int) -> tuple[np.ndarray, list[Profile]]:
+    """Draws, made as wide as the profile likelihood of the coefficients that the rows hardly identify; and these."""
+    best = theta[: setup.problem.n_coef]
+    if len(sample) < 20 or setup.problem.target.size > MAX_REFIT_ROWS:
+        return sample, []
+    low, high = np.nanpercentile(sample, [5, 95], axis=0)
+    half_width = np.clip(0.5 * (high - low), 1e-6, 5.0)
+    shares = np.array([s.kind == "unit" for s in setup.law.coefs.values()])
+    loose = loose_profiles(setup.problem, theta, half_width, shares)
+    rng = np.random.default_rng([seed, 1])
+    for profile in loose:
+        sample = profile_draws(profile, sample, best, rng)
+    return sample, loose
 
 
 def provenance(law: str | Law, setup: Setup, uncertainty: str, seed: int, by: str | None) -> dict[str, Any]:
@@ -342,7 +362,7 @@ def _groups(table: _runs.Table, by: str | None) -> np.ndarray | None:
     groups = np.unique(table[by].astype(str), return_inverse=True)[1]
     if groups.max() < 2:
         raise _runs.RunsError(
-            f"column {by!r} of {table.name} has {groups.max() + 1} different values; a cluster bootstrap needs at least 3"
+            f"column {by!r} of {table.name} has {groups.max() + 1} values; clusters to resample need at least 3"
         )
     return groups
 

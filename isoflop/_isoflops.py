@@ -81,8 +81,8 @@ def isoflops(
         kept.append(near)
     if len(kept) < 2:
         raise _runs.RunsError(
-            f"{table.name} has {len(kept)} budgets with four sizes and an interior minimum; IsoFLOP profiles need at least "
-            f"2" + (f" ({doubts[0]})" if doubts else "")
+            f"{table.name} has {len(kept)} budgets with four sizes and an interior minimum; IsoFLOP profiles need two"
+            + (f" ({doubts[0]})" if doubts else "")
         )
     return _assemble(n, d, c, y, kept, doubts, draws, seed)
 
@@ -140,11 +140,14 @@ def _assemble(n: np.ndarray, d: np.ndarray, c: np.ndarray, y: np.ndarray, kept: 
         profiles.append(
             Profile(
                 flops=float(np.exp(np.log(c[rows]).mean())),
-                params=n[rows], loss=y[rows], tokens=d[rows],
-                curve=(float(coef[0, 0]), float(coef[0, 1]), float(coef[0, 2])), center=_center(n[rows]),
+                params=n[rows],
+                loss=y[rows],
+                tokens=d[rows],
+                curve=(float(coef[0, 0]), float(coef[0, 1]), float(coef[0, 2])),
+                center=_center(n[rows]),
                 best_params=Quantity(float(best_n[0]), best_n[1:]),
                 best_loss=Quantity(float(best_y[0]), best_y[1:]),
-            )  # fmt: skip
+            )
         )
     log_c = np.log([p.flops for p in profiles])
     a, log_k = _lines(log_c, np.log(sizes))

@@ -1,9 +1,9 @@
 """What a law is: one function whose signature is the declaration. Columns before `*`, coefficients after it.
 
-    @law(target="loss")
-    def power(x, *, A=positive(1e-3, 1e6), alpha=positive(0.01, 2)):
-        \"\"\"A / x^alpha ...\"\"\"
-        return A * x**-alpha
+@law(target="loss")
+def power(x, *, A=positive(1e-3, 1e6), alpha=positive(0.01, 2)):
+    \"\"\"A / x^alpha ...\"\"\"
+    return A * x**-alpha
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from isoflop import _find
-from isoflop._tape import Graph, Node, Tape
+from isoflop._tape import Graph, Node, Tape, _expit
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,29 @@ class Support:
         if self.kind == "positive":
             return np.exp(theta)
         if self.kind == "unit":
-            return 0.5 * (1.0 + np.tanh(0.5 * theta))
+            return _expit(theta)
         return theta
 
     def node(self, graph: Graph, index: int) -> Node:
         """The coefficient as a symbol."""
-        theta = graph.coef(index)
+        if self.kind == "positive" and not self.narrow:
+            return graph.exp(graph.coef(index))
+        return graph.coef(index, positive=self.kind != "real")
+
+    def half_way(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unconstrained coordinate -> the symbol's own coordinate (see `node`), with first and second derivative.
+
+        Logs stay logs, as they merge with the law's own exponentials; the others are mapped here, once a problem
+        instead of once a row.
+        """
         if self.kind == "positive" and self.narrow:
-            return self.low * graph.call("softplus", theta / self.low)
-        return {"positive": graph.exp, "unit": lambda t: graph.call("expit", t)}.get(self.kind, lambda t: t)(theta)
+            slope = _expit(theta / self.low)
+            return self.low * np.logaddexp(0.0, theta / self.low), slope, slope * (1.0 - slope) / self.low
+        if self.kind == "unit":
+            value = _expit(theta)
+            slope = value * (1.0 - value)
+            return value, slope, slope * (1.0 - 2.0 * value)
+        return theta, np.ones_like(theta), np.zeros_like(theta)
 
     def words(self) -> str:
         """As shown to people: "positive, 0.05 to 1"."""
@@ -83,7 +97,7 @@ class Support:
 
 def positive(low: float, high: float, *, like: str | None = None) -> Any:
     """A coefficient above zero, plausibly between low and high (times the range of column `like`)."""
-    if not (0 < low and 0 < high and (low <= high or like)):
+    if not (low > 0 and high > 0 and (low <= high or like)):
         raise ValueError(f"positive({low:g}, {high:g}): low must be above zero and at most high")
     return Support("positive", low, high, like)
 
@@ -141,7 +155,7 @@ class Law:
         if isinstance(axis, str):
             if len(self.columns) != 1:
                 raise ValueError(
-                    f"law {self.name!r} has columns {', '.join(self.columns)}: give axis as {{'{self.columns[0]}': ...}}"
+                    f"law {self.name!r} has columns {', '.join(self.columns)}: give axis as a mapping from these"
                 )
             pairs = ((self.columns[0], axis),)
         elif axis:
@@ -152,7 +166,7 @@ class Law:
         return replace(self, axis=pairs, target=target or self.target)
 
     def trace(self, positive_columns: set[str], *, inward: bool = True) -> Node:
-        """The law as a symbol in its coefficients' unconstrained coordinates (`inward`) or in the coefficients."""
+        """The law as a symbol in its coefficients' own coordinates (logs of amplitudes) or, not inward, themselves."""
         bound = dict(self.axis)
         graph = Graph(positive_columns)
         columns = {c: graph.column(bound.get(c, c)) for c in self.columns}
@@ -174,6 +188,12 @@ class Law:
         named |= {self.target: columns[self.target]} if self.target in columns else {}
         named |= {"target": columns[self.target]} if self.target in columns else {}
         return np.array([s.range(named) for s in self.coefs.values()])
+
+    def half_way(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Unconstrained coordinates (b, p) -> the tape's coordinates, with first and second derivatives."""
+        parts = [s.half_way(theta[:, i]) for i, s in enumerate(self.coefs.values())]
+        value, slope, bend = (np.stack([part[k] for part in parts], axis=1) for k in range(3))
+        return value, slope, bend
 
     def inward(self, coef: np.ndarray) -> np.ndarray:
         """Coefficients -> unconstrained coordinates, last axis p."""

@@ -2,8 +2,8 @@
 
 Each problem is the same law on the same rows with its own start and, for bootstraps, its own row weights. A step solves
 (H + lambda diag(G)) d = -g with H the exact Hessian and G the iterated-least-squares matrix; where that is not positive
-definite, G takes the place of H. Steps count only if the objective falls. Problems that are done leave the block and the
-next ones enter, and rows are taken in blocks, so that the working set stays in the cache and memory is bounded.
+definite, G takes the place of H. Steps count only if the objective falls. Problems that are done leave the block and
+the next ones enter, and rows are taken in blocks, so that the working set stays in the cache and memory is bounded.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class Problem:
     """One law on its rows. rows: Tape.rows; target: (n,); weights: (n,) row weights, 1 unless told."""
 
     tape: Tape
+    half_way: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]  # Law.half_way
     n_coef: int
     rows: np.ndarray
     target: np.ndarray
@@ -91,11 +92,20 @@ class Evaluator:
         """weights: (b, n) extra row weights, or None. Not full: the Hessian stands in for the gauss matrix."""
         b, q, n = len(theta), self.problem.n_free, self.problem.target.size
         total = Local(np.zeros(b), np.zeros((b, q)), np.zeros((b, q, q)), np.zeros((b, q, q)))
+        p = self.problem.n_coef
         with np.errstate(all="ignore"):
+            inner, slope, bend = self.problem.half_way(theta[:, :p])
+            if q > p:
+                inner, slope, bend = np.column_stack([inner, theta[:, p]]), _append(slope, 1.0), _append(bend, 0.0)
             for start in range(0, n, self.width):
                 rows = slice(start, min(n, start + self.width))
                 w = self.problem.weights[rows] if weights is None else weights[:, rows] * self.problem.weights[rows]
-                self._add(total, theta, rows, w, full)
+                self._add(total, inner, rows, w, full)
+            outer = slope[:, :, None] * slope[:, None, :]
+            total.hessian *= outer
+            total.hessian[:, range(q), range(q)] += bend * total.gradient
+            total.gauss *= outer
+            total.gradient *= slope
         if not full:
             total.gauss = total.hessian
         bad = ~(np.isfinite(total.value) & np.isfinite(total.hessian).all(axis=(1, 2)))
@@ -145,6 +155,10 @@ class Evaluator:
         total.hessian[:, :p, p] += cross
         total.hessian[:, p, :p] += cross
         total.gauss[:, p, p] += 2.0 * mass  # expected curvature of log-scale, Gaussian
+
+
+def _append(columns: np.ndarray, value: float) -> np.ndarray:
+    return np.column_stack([columns, np.full(len(columns), value)])
 
 
 def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -199,6 +213,17 @@ class Options:
     revivals: int = 2
 
 
+def _hold(at: Local, pin: np.ndarray) -> None:
+    """Make the pinned coordinates (b, q) still: no gradient, no coupling."""
+    at.gradient[pin] = 0.0
+    for matrix in (at.hessian, at.gauss):
+        size = np.abs(np.einsum("bii->bi", matrix))
+        matrix[pin] = 0.0
+        matrix.swapaxes(1, 2)[pin] = 0.0
+        rows, columns = np.nonzero(pin)
+        matrix[rows, columns, columns] = np.maximum(size[rows, columns], _TINY)
+
+
 def revive(problem: Problem, theta: np.ndarray, gauss: np.ndarray) -> np.ndarray:
     """Move coefficients that no row feels back to where they count; returns which problems were moved (in place).
 
@@ -223,11 +248,15 @@ def solve(
     starts: np.ndarray,
     weights: Callable[[np.ndarray], np.ndarray] | None = None,
     *,
+    pinned: np.ndarray | None = None,
     options: Options | None = None,
     workers: int | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Solutions:
-    """Minimise from each start (problems, free). `weights(indices)` gives the extra row weights of those problems."""
+    """Minimise from each start (problems, free).
+
+    weights(indices) gives the extra row weights of those problems; pinned (problems, free) are coordinates to hold.
+    """
     options = options or Options()
     count = len(starts)
     out = Solutions(
@@ -236,10 +265,10 @@ def solve(
     workers = min(workers or os.cpu_count() or 1, max(1, count // 64))
     parts = np.array_split(np.arange(count), workers)
     if workers == 1:
-        _solve_part(problem, parts[0], out, weights, options, progress)
+        _solve_part(problem, parts[0], out, weights, pinned, options, progress)
         return out
     with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(_solve_part, problem, part, out, weights, options, progress) for part in parts]:
+        for future in [pool.submit(_solve_part, problem, part, out, weights, pinned, options, progress) for part in parts]:
             future.result()
     return out
 
@@ -249,12 +278,13 @@ def _solve_part(
     todo: np.ndarray,
     out: Solutions,
     weights: Callable[[np.ndarray], np.ndarray] | None,
+    pinned: np.ndarray | None,
     options: Options,
     progress: Callable[[int], None] | None,
 ) -> None:
     batch = int(np.clip(_BLOCK // max(problem.target.size, 1), 4, 512))
     batch = max(1, min(len(todo), batch))
-    pool = _Pool(Evaluator(problem, batch), todo, out, weights, options, batch)
+    pool = _Pool(Evaluator(problem, batch), todo, out, weights, pinned, options, batch)
     while pool.active.size:
         done = pool.advance()
         if progress and done:
@@ -270,6 +300,7 @@ class _Pool:
         todo: np.ndarray,
         out: Solutions,
         weights: Callable[[np.ndarray], np.ndarray] | None,
+        pinned: np.ndarray | None,
         options: Options,
         batch: int,
     ) -> None:
@@ -281,6 +312,7 @@ class _Pool:
         self.at = Local(np.empty(0), np.empty((0, q)), np.empty((0, q, q)), np.empty((0, q, q)))
         self.damping, self.steps, self.lives = np.empty(0), np.empty(0, int), np.empty(0, int)
         self.w = np.empty((0, n)) if weights else None
+        self.pinned, self.pin = pinned, None if pinned is None else pinned[:0]
         self._admit()
 
     def _admit(self) -> None:
@@ -301,6 +333,8 @@ class _Pool:
         self.lives = np.concatenate([self.lives, np.full(b, self.options.revivals)])
         if self.weights is not None:
             self.w = np.concatenate([self.w, self.weights(new)])
+        if self.pinned is not None:
+            self.pin = np.concatenate([self.pin, self.pinned[new]])
 
     def advance(self) -> int:
         """One trial step of every active problem; returns how many are done with."""
@@ -313,7 +347,10 @@ class _Pool:
         longest = np.abs(step).max(axis=1, keepdims=True)
         step *= np.minimum(1.0, options.max_move / np.maximum(longest, _TINY))
         trial = self.theta + step
-        new = self.evaluate(trial, self.w, full=bool((self.damping > 0.01).any()))
+        full = bool((self.damping > 0.01).any())
+        new = self.evaluate(trial, self.w, full=full)
+        if self.pin is not None:
+            _hold(new, self.pin)
         better = new.value <= self.at.value
         ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(predicted, _TINY)
         # converged: the quadratic model, undamped, sees no decrease worth a digit
@@ -327,7 +364,8 @@ class _Pool:
         stuck = self.damping > 1e15
         finished = small | stuck | (self.steps >= options.max_steps) | (first & ~np.isfinite(self.at.value))
         if finished.any() or first.any():
-            finished &= ~self._revive((finished | first) & (self.lives > 0))
+            if full:  # without the gauss matrix there is no telling what the rows feel
+                finished &= ~self._revive((finished | first) & (self.lives > 0))
             self._retire(finished, small)
         return int(finished.sum())
 
@@ -355,6 +393,8 @@ class _Pool:
         self.damping, self.steps, self.lives = self.damping[keep], self.steps[keep], self.lives[keep]
         if self.w is not None:
             self.w = self.w[keep]
+        if self.pin is not None:
+            self.pin = self.pin[keep]
         if self.active.size < 0.75 * self.batch:
             self._admit()
 

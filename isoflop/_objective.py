@@ -81,7 +81,7 @@ class Objective:
 
 
 def get_objective(name: str | Objective, delta: float | None = None, weights: str | None = None) -> Objective:
-    """An objective by name, or as it is. delta (default 1e-3) is for the Huber ones. Raises ValueError for other names."""
+    """An objective by name, or as it is. delta (default 1e-3) is for Huber. Raises ValueError for other names."""
     if isinstance(name, Objective):
         return name
     if name not in NAMES:

@@ -79,7 +79,7 @@ def _point(law: Law, columns: Mapping[str, Any]) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class _Budget:
-    """One equation: meter(columns) = amount. The last free column of the meter is solved for, the others are searched."""
+    """One equation: meter(columns) = amount. The last free column is solved for, the others are searched."""
 
     law: Law
     meter: Meter
@@ -188,7 +188,7 @@ def _brackets(fit: Fit, budget: _Budget) -> np.ndarray:
 def _minimise(
     value: Callable[[np.ndarray], np.ndarray], count: int, brackets: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Minimum of `count` functions over a box at once, by grids that close in: (count, dims) and which edge it is at."""
+    """Minima of `count` functions over a box, by grids that close in: (count, dims), and at which edge they lie."""
     dims = len(brackets)
     if dims == 0:
         return np.zeros((count, 0)), np.zeros(count, int)

@@ -1,7 +1,7 @@
 """Where fits start: quasi-random nonlinear coefficients, with the linear ones solved for in closed form.
 
-Variable projection (Golub and Pereyra 1973): a coefficient in which the law is linear (an amplitude, an offset) needs no
-search. Which ones these are is read off the law's own second derivatives, so laws need not say.
+Variable projection (Golub and Pereyra 1973): a coefficient in which the law is linear (an amplitude, an offset) needs
+no search. Which ones these are is read off the law's own second derivatives, so laws need not say.
 """
 
 from __future__ import annotations
@@ -50,10 +50,8 @@ def starts(law: Law, problem: Problem, columns: dict[str, np.ndarray], *, count:
     positive = {c for c in law.table_columns if np.all(columns[c] > 0)}
     raw = law.tape(positive, inward=False)
     linear = linear_coefs(raw, len(ranges))
-    pick = slice(None)
     n = problem.target.size
-    if n > _MAX_ROWS:
-        pick = np.sort(rng.choice(n, _MAX_ROWS, replace=False))
+    pick = np.arange(n) if n <= _MAX_ROWS else np.sort(rng.choice(n, _MAX_ROWS, replace=False))
     target, weights = problem.target[pick], problem.weights[pick]
     rows = raw.rows({c: columns[c][pick] for c in law.table_columns})
     u = quasi_random(tries, len(ranges), rng)

@@ -51,8 +51,8 @@ class Ranking:
             f"{'law':<{width}}  {'median':>7} {'p90':>7} {'bias':>7} {'cover90':>8} {'width':>7} {'BIC':>9}",
         ]
         for s in self.scores:
-            lines.append(f"{s.law:<{width}}  {s.error:7.2f} {s.worst:7.2f} {s.bias:+7.2f} {s.coverage:8.0f} {s.width:7.2f} "
-                         f"{s.bic:9.1f}")  # fmt: skip
+            numbers = f"{s.error:7.2f} {s.worst:7.2f} {s.bias:+7.2f} {s.coverage:8.0f} {s.width:7.2f} {s.bic:9.1f}"
+            lines.append(f"{s.law:<{width}}  {numbers}")
         return "\n".join(lines)
 
 
@@ -92,7 +92,9 @@ def _held_out(table: _runs.Table, hold_out: str | None, law: Law) -> np.ndarray:
         held = values > np.quantile(values, 0.8)
         what = f"the largest fifth by {column}"
     if not held.any() or held.all():
-        raise ValueError(f"{what} holds out {int(held.sum())} of {len(table)} rows of {table.name}; need some on each side")
+        raise ValueError(
+            f"{what} holds out {int(held.sum())} of {len(table)} rows of {table.name}; need some on each side"
+        )
     return held
 
 

@@ -1,9 +1,9 @@
 """A law, traced once, becomes a tape: its value and its exact first and second derivatives as array operations.
 
 The law runs on symbolic nodes. Each node knows what it depends on: nothing, the rows (a column), the coefficients, or
-both. Row-only parts (log N, ...) are computed once a fit, coefficient-only parts once a problem, and only the mixed rest
-costs (problems x rows) work. Derivatives are built by rule on the same graph, so equal parts are shared and structural
-zeros cost nothing. Measured against second-order forward jets in benchmarks/fit.py.
+both. Row-only parts (log N, ...) are computed once a fit, coefficient-only parts once a problem, and only the mixed
+rest costs (problems x rows) work. Derivatives are built by rule on the same graph, so equal parts are shared and
+structural zeros cost nothing.
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ class Graph:
     def column(self, name: str) -> Node:
         return self._intern("col", (), name, ROW, name in self._positive)
 
-    def coef(self, index: int) -> Node:
-        return self._intern("coef", (), index, COEF, False)
+    def coef(self, index: int, *, positive: bool = False) -> Node:
+        return self._intern("coef", (), index, COEF, positive)
 
     def _intern(self, op: str, args: tuple[Node, ...], value: Any, level: int, positive: bool) -> Node:
         key = (op, value, *map(id, args))
@@ -211,11 +211,10 @@ class Graph:
     def pow(self, a: Any, b: Any) -> Node:
         a, b = self.lift(a), self.lift(b)
         if b.op == "const":
-            simple = {0.0: lambda: self.const(1.0), 1.0: lambda: a, -1.0: lambda: self.div(1.0, a)}.get(b.value)
-            if simple is not None:
-                return simple()
-            if b.value == 2.0:
-                return self.mul(a, a)
+            if b.value in (0.0, 1.0):
+                return a if b.value else self.const(1.0)
+            if b.value in (-1.0, 2.0):
+                return self.mul(a, a) if b.value == 2.0 else self.div(1.0, a)
             if not a.positive:
                 return self.make("pow", a, b)
         return self.exp(self.mul(b, self.log(a)))
@@ -242,7 +241,13 @@ class Graph:
         if name == "logaddexp":
             a, b = self.lift(args[0]), self.lift(args[1])
             return self.add(a, self.make("softplus", self.sub(b, a)))
-        special = {"exp": self.exp, "log": self.log, "where": self.where, "power": self.pow, "square": lambda a: a * a}
+        special: dict[str, Callable[..., Node]] = {
+            "exp": self.exp,
+            "log": self.log,
+            "where": self.where,
+            "power": self.pow,
+            "square": lambda a: a * a,
+        }
         return special[name](*args) if name in special else self.make(name, *args)
 
     def _sorted(self, a: Node, b: Node) -> tuple[Node, Node]:
@@ -250,7 +255,9 @@ class Graph:
 
 
 _ALWAYS_POSITIVE = frozenset({"exp", "softplus", "expit"})
-_KEEPS_POSITIVE = frozenset({"add", "mul", "div", "pow", "sqrt", "square", "abs", "log1p", "expm1", "maximum", "minimum"})
+_KEEPS_POSITIVE = frozenset(
+    {"add", "mul", "div", "pow", "sqrt", "square", "abs", "log1p", "expm1", "maximum", "minimum"}
+)
 
 
 def _is(node: Node, value: float) -> bool:
@@ -262,7 +269,7 @@ Partials = tuple[dict[int, Node], dict[tuple[int, int], Node]]  # first and (upp
 
 def differentiate(root: Node) -> Partials:
     """Exact first and second derivatives of `root` by every coefficient node it contains; zeros are left out."""
-    graph, done = root.graph, {}
+    graph, done = root.graph, dict[int, Partials]()
     graph.merging = False
     for node in _topological([root]):
         done[id(node)] = _partials(graph, node, [done[id(a)] for a in node.args])
@@ -278,7 +285,7 @@ def _partials(g: Graph, node: Node, inner: list[Partials]) -> Partials:
         sign = 1.0 if node.op == "add" else -1.0
         return _combine(g, [(g.const(1.0), inner[0]), (g.const(sign), inner[1])])
     if node.op == "mul":
-        return _product(g, *node.args, *inner)
+        return _product(g, node.args[0], node.args[1], inner[0], inner[1])
     if node.op == "div":
         inverse = g.div(1.0, node.args[1])
         square = g.mul(inverse, inverse)
@@ -392,7 +399,7 @@ class Tape:
     """Value, gradient and Hessian entries of one law, ready to run on blocks of (problems, rows).
 
     `outputs` lists the nodes that are written to the block: the value, the p first derivatives, then each second
-    derivative that is not already among them. `second[(i, j)]` is the output's index (counted from the gradient's start).
+    derivative that is not already among them. `second[(i, j)]` is the output's index, from the gradient's start.
     """
 
     def __init__(self, root: Node, n_coef: int) -> None:
@@ -421,9 +428,7 @@ class Tape:
         self._n_slots = len(order)
         owner = {id(n): k for k, n in reversed(list(enumerate(self.outputs)))}
         self._copies = [
-            (k, self._slot[id(n)])
-            for k, n in enumerate(self.outputs)
-            if n.level != MIXED or owner[id(n)] != k
+            (k, self._slot[id(n)]) for k, n in enumerate(self.outputs) if n.level != MIXED or owner[id(n)] != k
         ]
 
     def _step(self, node: Node, register: int) -> _Step:

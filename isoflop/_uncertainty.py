@@ -1,7 +1,7 @@
 """A fit's uncertainty, always as draws: coefficients refitted to resampled rows (or clusters of rows).
 
-Up to 10^4 rows every draw is a full refit from the best fit. Beyond, draws are one-step: the best fit plus one Newton step
-on the resampled objective, with rows gathered in blocks. That is the same to first order and linear in the rows.
+Up to 10^4 rows every draw is a full refit from the best fit. Beyond, draws are one-step: the best fit plus one Newton
+step on the resampled objective, with rows gathered in blocks. That is the same to first order and linear in the rows.
 """
 
 from __future__ import annotations
@@ -79,11 +79,12 @@ def scores(problem: Problem, theta: np.ndarray) -> np.ndarray:
     out = np.empty((n, q))
     tape, objective = problem.tape, problem.objective
     width = min(n, 16_384)
+    inner, slope, _ = problem.half_way(theta[None, :p])
     work, scratch = np.empty((1, 1 + tape.n_out, width)), np.empty((tape.n_registers, 1, width))
     for start in range(0, n, width):
         rows = slice(start, min(n, start + width))
         m = rows.stop - rows.start
-        tape.run(theta[None], problem.rows[:, rows], work[:, :, :m], scratch[:, :, :m])
+        tape.run(inner, problem.rows[:, rows], work[:, :, :m], scratch[:, :, :m])
         value = work[0, 0, :m]
         target, w = problem.target[rows], problem.weights[rows]
         scale = np.exp(-theta[p]) if objective.scaled else 1.0
@@ -92,6 +93,7 @@ def scores(problem: Problem, theta: np.ndarray) -> np.ndarray:
         out[rows, :p] = (work[0, 1 : 1 + p, :m] * (psi * scale / (value if objective.log else 1.0))).T
         if objective.scaled:
             out[rows, p] = w - psi * r
+    out[:, :p] *= slope
     return out
 
 

@@ -1,7 +1,7 @@
 """The array names that a law may use: one definition serves numpy arrays, exact derivatives and JAX tracers.
 
-    from isoflop import xp
-    E + A * xp.exp(-alpha * xp.log(params))
+from isoflop import xp
+E + A * xp.exp(-alpha * xp.log(params))
 """
 
 from __future__ import annotations

@@ -5,13 +5,15 @@ from isoflop._cli import emit, json_option
 
 @click.command()
 @click.argument("law")
-@click.option("--data-sets", default=0, show_default=True, help="Count interval coverage over this many; 200 is telling.")
+@click.option(
+    "--data-sets", default=0, show_default=True, help="Count interval coverage over this many; 200 is telling."
+)
 @click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
 @json_option
 def check(law, data_sets, seed, as_json):
     """Does a law work? Plant its coefficients, fit, and see whether they come back.
 
-        isoflop check mylaw.py:repeat --data-sets 200
+    isoflop check mylaw.py:repeat --data-sets 200
     """
     import isoflop
 

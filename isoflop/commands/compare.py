@@ -12,10 +12,12 @@ from isoflop._cli import bind_axis, emit, json_option, law_options, table_option
 @click.option("--draws", default=200, show_default=True, help="Bootstrap refits a law.")
 @click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
 @json_option
-def compare(file, laws, hold_out, rename, where, skip_bad, axis, target, objective, delta, weights, draws, seed, as_json):
+def compare(
+    file, laws, hold_out, rename, where, skip_bad, axis, target, objective, delta, weights, draws, seed, as_json
+):
     """Which law forecasts the held-out larger runs best?
 
-        isoflop compare runs.csv --law chinchilla --law kaplan --hold-out 'params > 1e9'
+    isoflop compare runs.csv --law chinchilla --law kaplan --hold-out 'params > 1e9'
     """
     import isoflop
     from isoflop._objective import get_objective

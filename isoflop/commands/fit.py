@@ -14,7 +14,9 @@ from isoflop._cli import bind_axis, emit, json_option, law_options, table_option
 @click.option("--out", metavar="FIT.json", help="Save the fit, for forecast, allocate, frontier, report.")
 @click.option("--audit", is_flag=True, help="Instead: fit from 4500 far starts and say how many reach the optimum.")
 @json_option
-def fit(file, law, rename, where, skip_bad, axis, target, objective, delta, weights, by, draws, seed, out, audit, as_json):
+def fit(
+    file, law, rename, where, skip_bad, axis, target, objective, delta, weights, by, draws, seed, out, audit, as_json
+):
     """Fit a law to a table of runs.
 
     Prints coefficients with 90 % intervals, and what is doubtful about them.
@@ -45,5 +47,3 @@ def fit(file, law, rename, where, skip_bad, axis, target, objective, delta, weig
     if out:
         fitted.save(out)
     emit(as_json, fitted.to_dict(), str(fitted))
-
-

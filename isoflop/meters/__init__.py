@@ -1,1 +1,1 @@
-"""Meters, one file each: a way of counting cost, or a score of a run. Columns in, one column out, no free coefficients."""
+"""Meters, one file each: a way of counting cost, or a score of a run. Columns in, one column out."""

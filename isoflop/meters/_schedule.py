@@ -11,8 +11,7 @@ def per_run(step: np.ndarray, run: np.ndarray | None) -> Iterator[np.ndarray]:
     """Row indices of each run, by step."""
     keys = np.zeros(len(step), int) if run is None else np.unique(run.astype(str), return_inverse=True)[1]
     order = np.lexsort((step, keys))
-    for group in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
-        yield group
+    yield from np.split(order, np.flatnonzero(np.diff(keys[order])) + 1)
 
 
 def whole_schedule(step: np.ndarray, lr: np.ndarray) -> np.ndarray:
