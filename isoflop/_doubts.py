@@ -100,7 +100,8 @@ def _outside(setup: Setup, theta: np.ndarray) -> Iterator[str]:
         low, high = setup.columns[column].min(), setup.columns[column].max()
         if not low <= value <= high:
             side = "above" if value > high else "below"
-            yield f"{name} = {value:.3g} lies {side} every row's {column} ({low:.3g} to {high:.3g}): the far side was not seen"
+            span = f"{low:.3g} to {high:.3g}"
+            yield f"{name} = {value:.3g} lies {side} every row's {column} ({span}): the far side was not seen"
 
 
 def _unidentified(setup: Setup, theta: np.ndarray, draws: Draws, known: set[str]) -> Iterator[str]:

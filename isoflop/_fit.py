@@ -18,10 +18,10 @@ from isoflop._answer import Answer, interval
 from isoflop._law import Law, get_law
 from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
 from isoflop._objective import Objective, get_objective
+from isoflop._profile import Profile, loose_profiles, profile_draws
 from isoflop._progress import progress
 from isoflop._seed import middles, starts
 from isoflop._tape import Node
-from isoflop._profile import Profile, loose_profiles, profile_draws
 from isoflop._uncertainty import MAX_REFIT_ROWS, bootstrap
 
 _FORMAT = 1
@@ -290,7 +290,11 @@ def pick(found: Solutions) -> tuple[int, int]:
 def polished(problem: Problem, theta: np.ndarray) -> np.ndarray:
     """The solution under the objective's last refinements, where it has any."""
     stages = problem.objective.polish
-    return solve_stages(problem, theta[None], stages, options=Options(damping=1e-3, revivals=0)).theta[0] if stages else theta
+    return (
+        solve_stages(problem, theta[None], stages, options=Options(damping=1e-3, revivals=0)).theta[0]
+        if stages
+        else theta
+    )
 
 
 def describe(problem: Problem, theta: np.ndarray) -> dict[str, Any]:

@@ -268,7 +268,9 @@ def solve(
         _solve_part(problem, parts[0], out, weights, pinned, options, progress)
         return out
     with ThreadPoolExecutor(workers) as pool:
-        for future in [pool.submit(_solve_part, problem, part, out, weights, pinned, options, progress) for part in parts]:
+        for future in [
+            pool.submit(_solve_part, problem, part, out, weights, pinned, options, progress) for part in parts
+        ]:
             future.result()
     return out
 

@@ -84,14 +84,14 @@ class _Budget:
     law: Law
     meter: Meter
     amount: float
-    fixed: dict[str, float]
+    fixed: dict[str, Any]  # columns, and settings of the meter
     searched: tuple[str, ...]
     solved: str
 
     def columns(self, logs: np.ndarray) -> dict[str, np.ndarray]:
         """All columns at searched points (..., len(searched)), in logs."""
         given: dict[str, Any] = {c: np.exp(logs[..., k]) for k, c in enumerate(self.searched)}
-        given |= {c: np.asarray(v) for c, v in self.fixed.items()}
+        given |= self.fixed
         return given | {self.solved: self._solve(given, logs.shape[:-1])}
 
     def _solve(self, given: dict[str, Any], shape: tuple[int, ...]) -> np.ndarray:
@@ -110,11 +110,12 @@ class _Budget:
 
 
 def allocate(
-    fit: Fit, *, meter: str | Meter = "train_flops", level: float | Sequence[float] = 90, **amounts: float
+    fit: Fit, *, meter: str | Meter = "train_flops", level: float | Sequence[float] = 90, **amounts: Any
 ) -> Answer:
     """The best setting under a budget: columns of the law that minimise a loss (or maximise another metric).
 
-    amounts: the budget under the meter's own column (`flops=1e24`), and any column to hold fixed (`unique=1e11`).
+    amounts: the budget under the meter's own column (`flops=1e24`), any column to hold fixed (`unique=1e11`), and any
+    setting of the meter (`attention="causal"`).
     Numerical, for any law and meter with one or two columns free beside the one that the budget fixes; each draw gets
     its own optimum. Returns the columns and the target there (the law's curve, not a run's scatter).
 
@@ -129,7 +130,8 @@ def allocate(
 
     def value(logs: np.ndarray) -> np.ndarray:
         with np.errstate(all="ignore"):
-            out = np.asarray(fit.law(**budget.columns(logs), **coefs))
+            columns = budget.columns(logs)
+            out = np.asarray(fit.law(**{c: columns[c] for c in fit.law.table_columns}, **coefs))
         return np.where(np.isfinite(out), sign * out, np.inf)
 
     logs, edge = _minimise(value, len(sets), _brackets(fit, budget))
@@ -150,7 +152,7 @@ def allocate(
     return Answer(out, levels, tuple(doubts))
 
 
-def _budget(fit: Fit, counted: Meter, amounts: Mapping[str, float]) -> _Budget:
+def _budget(fit: Fit, counted: Meter, amounts: Mapping[str, Any]) -> _Budget:
     law, column = fit.law, counted.column
     if column not in amounts:
         raise ValueError(f"give the budget as {column}=..., which is what meter {counted.name!r} counts")
@@ -158,7 +160,7 @@ def _budget(fit: Fit, counted: Meter, amounts: Mapping[str, float]) -> _Budget:
     if not (np.isfinite(amount) and amount > 0):
         raise ValueError(f"the budget {column} must be a finite number above zero, got {amount}")
     metered = (*counted.needs, *counted.uses, *counted.settings)
-    fixed = {c: v for c, v in amounts.items() if c != column}
+    fixed = {c: v if c in counted.settings else float(v) for c, v in amounts.items() if c != column}
     unknown = [c for c in fixed if c not in (*law.table_columns, *metered)]
     if unknown:
         raise ValueError(f"neither law {law.name!r} nor meter {counted.name!r} has a column {unknown[0]!r}")
@@ -181,7 +183,7 @@ def _brackets(fit: Fit, budget: _Budget) -> np.ndarray:
     spans = {c: fit.spans[c] for c in fit.law.table_columns}
     largest = {c: np.asarray(spans.get(c, (1.0, 1.0))[1]) for c in fit.law.table_columns} | budget.fixed
     growth = abs(float(np.log(budget.amount / np.max(budget.meter(**largest)))))
-    room = np.log(1e4) + growth
+    room = np.log(1e6) + growth
     return np.array([[np.log(spans[c][0]) - room, np.log(spans[c][1]) + room] for c in budget.searched]).reshape(-1, 2)
 
 

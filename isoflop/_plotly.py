@@ -55,8 +55,7 @@ def _loss_vs_compute(report: Report) -> Spec:
     chosen = {"x": [], "y": [], "mode": "markers", "marker": mark, "hoverinfo": "skip", "showlegend": False}
     caption = (
         f"Each point is one run, joined to the others of its size. The line is the best {escape(target)} that the "
-        "fitted law allows at each budget, dashed beyond the dearest fitted run; its band is where the law passes in "
-        f"{report.level:g} % of the draws."
+        f"fitted law allows at each budget, dashed beyond the dearest fitted run{_band_words(report)}."
     )
     layout = _layout(_axis(report.meter.column, over=_extent(data, "x")), _axis(target, over=_extent(data, "y")))
     return _figure("compute", caption, [*data, chosen], layout, chosen=len(data))
@@ -171,10 +170,7 @@ def _one_axis(report: Report) -> Spec:
     data += _law_lines(curve, float(rows.columns[column].max()), fit.law.name, hover, report.level)
     if held is not None:
         data.append(_dots(report, held, held.columns[column], "held out", _OPEN))
-    caption = (
-        "The fitted law over the rows and, dashed, beyond them; its band is where the law passes in "
-        f"{report.level:g} % of the draws."
-    )
+    caption = f"The fitted law over the rows and, dashed, beyond them{_band_words(report)}."
     x, y = _axis(column, over=curve.x, log=bool(curve.x[0] > 0)), _axis(fit.law.target, over=_extent(data, "y"))
     return _figure("curve", caption, data, _layout(x, y))
 
@@ -187,6 +183,11 @@ _OPEN = {"size": 9, "color": "@page", "line": {"width": 2, "color": "@held"}}
 
 def _figure(name: str, caption: str, data: list[Spec], layout: Spec, **more: Any) -> Spec:
     return {"id": name, "caption": caption, "data": data, "layout": layout, **more}
+
+
+def _band_words(report: Report) -> str:
+    where = f"; its band is where the law passes in {report.level:g} % of the draws"
+    return where if len(report.fit.draws) else ""
 
 
 def _axis(column: str, words: str | None = None, *, over: np.ndarray | None = None, log: bool | None = None) -> Spec:

@@ -24,7 +24,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import isoflop
 from isoflop import _columns, _readers, _runs
 from isoflop._columns import COLUMNS, number
 from isoflop._runs import RunsError, Table, check, load, read

@@ -62,7 +62,9 @@ def test_every_law_has_exact_derivatives_anywhere_in_its_range(seed, name):
     rows = observe(found, design, plant_coefs(found, design), 0.05, rng)
     setup = prepare(found, rows, objective="squares_log" if found.objective.endswith("log") else "squares")
     evaluate = Evaluator(setup.problem, 1)
-    theta = found.inward(np.array(list(plant_coefs(found, design).values()))) + rng.normal(scale=0.05, size=len(found.coefs))
+    theta = found.inward(np.array(list(plant_coefs(found, design).values()))) + rng.normal(
+        scale=0.05, size=len(found.coefs)
+    )
     at = evaluate(theta[None], None)
     grad, hess = numeric(evaluate, theta)
     np.testing.assert_allclose(at.gradient[0], grad, atol=1e-5 * np.abs(grad).max())
