@@ -322,16 +322,16 @@ def widened(theta: np.ndarray, best: np.ndarray, setup: Setup) -> np.ndarray:
 
 def loosened(setup: Setup, theta: np.ndarray, sample: np.ndarray, seed: int) -> tuple[np.ndarray, list[Profile]]:
     """Draws, made as wide as the profile likelihood of the coefficients that the rows hardly identify; and these."""
-    best = theta[: setup.problem.n_coef]
     if len(sample) < 20 or setup.problem.target.size > MAX_REFIT_ROWS:
         return sample, []
     low, high = np.nanpercentile(sample, [5, 95], axis=0)
     half_width = np.clip(0.5 * (high - low), 1e-6, 5.0)
     shares = np.array([s.kind == "unit" for s in setup.law.coefs.values()])
     loose = loose_profiles(setup.problem, theta, half_width, shares)
-    rng = np.random.default_rng([seed, 1])
-    for profile in loose:
-        sample = profile_draws(profile, sample, best, rng)
+    if loose:  # one path carries the coefficients that trade off with it; following several would count it twice
+        widest = max(loose, key=lambda profile: profile.width() / half_width[profile.index])
+        again = profile_draws(widest, setup.problem, len(sample), seed=seed, groups=setup.groups)
+        sample = widened(again, theta, setup)
     return sample, loose
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from isoflop._newton import Options, Problem, solve
-from isoflop._uncertainty import at_optimum
+from isoflop._uncertainty import at_optimum, resample_weights
 
 _DEVIANCE = 2.706  # 90 % point of chi-squared with one degree of freedom
 _REACH = 0.5 * 1.5 ** np.arange(16)  # distances looked at, in half-widths of the 90 % interval
@@ -23,7 +23,7 @@ _SHARES = np.concatenate([_SHARES, [0.5], 1 - _SHARES[::-1]])  # where a coeffic
 
 @dataclass(frozen=True)
 class Profile:
-    """One coefficient's path: theta (points, p), signed root of the deviance (points,), rising along it."""
+    """One coefficient's path: theta (points, free), signed root of the deviance (points,), rising along it."""
 
     index: int
     theta: np.ndarray
@@ -32,6 +32,10 @@ class Profile:
     def at(self, roots: np.ndarray) -> np.ndarray:
         """Points of the path at given signed roots, (len(roots), p); flat beyond its ends."""
         return np.stack([np.interp(roots, self.root, self.theta[:, k]) for k in range(self.theta.shape[1])], axis=1)
+
+    def width(self) -> float:
+        """Width of the 90 % interval of its own coefficient."""
+        return float(np.ptp(self.at(np.array([-1.645, 1.645]))[:, self.index]))
 
 
 def loose_profiles(
@@ -102,12 +106,15 @@ def _path(problem: Problem, best: np.ndarray, i: int, targets: np.ndarray, base:
                 break
     order = np.argsort([point[i] for point in points], kind="stable")
     root = np.maximum.accumulate(np.array(roots)[order])
-    return Profile(i, np.array(points)[order][:, : problem.n_coef], root + 1e-9 * np.arange(len(root)))
+    return Profile(i, np.array(points)[order], root + 1e-9 * np.arange(len(root)))
 
 
-def profile_draws(profile: Profile, draws: np.ndarray, best: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Bootstrap draws (draws, p), with this coefficient's part replaced by its profile and the rest following it."""
-    deviation = draws - best
-    own = deviation[:, profile.index]
-    slope = deviation.T @ own / max(float(own @ own), 1e-300)
-    return profile.at(rng.standard_normal(len(draws))) + deviation - own[:, None] * slope
+def profile_draws(
+    profile: Profile, problem: Problem, draws: int, *, seed: int, groups: np.ndarray | None
+) -> np.ndarray:
+    """Bootstrap refits (draws, free), each with this coefficient held where a standard normal falls on its profile."""
+    roots = np.random.default_rng([seed, 1]).standard_normal(draws)
+    pinned = np.zeros((draws, problem.n_free), bool)
+    pinned[:, profile.index] = True
+    return solve(at_optimum(problem), profile.at(roots), resample_weights(problem.target.size, seed, groups),
+                 pinned=pinned, options=Options(damping=0.01, rtol=1e-10, revivals=0)).theta  # fmt: skip
