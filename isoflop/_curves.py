@@ -300,11 +300,9 @@ def human(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}g}"
 
 
-def sci(value: float) -> str:
+def sci(value: float, digits: int = 3) -> str:
     """6e18 as 6 × 10¹⁸."""
-    mantissa, _, power = f"{value:.3g}".partition("e")
-    if not power:
-        mantissa, _, power = f"{value:.2e}".partition("e")
+    mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
     if abs(int(power)) < 4:
         return f"{value:.4g}"
     raised = f"10{str(int(power)).translate(_SUPERSCRIPT)}"

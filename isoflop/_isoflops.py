@@ -14,7 +14,7 @@ import numpy as np
 from isoflop import _meter, _runs
 from isoflop._answer import Answer, Quantity
 
-_SAME = 0.15  # rows within this of each other in log cost stand at one budget
+_SAME = 0.15  # rows within so much of each other in log cost stand at one budget
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,19 @@ def isoflops(
 
 
 def _budgets(c: np.ndarray) -> list[np.ndarray]:
-    order = np.argsort(c, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(np.log(c[order])) > _SAME) + 1)
+    """Rows by budget, cheap to dear: the fullest window of log cost first, then the fullest of what is left."""
+    left = np.argsort(c, kind="stable")
+    found = []
+    while left.size:
+        log_c = np.log(c[left])
+        count = np.searchsorted(log_c, log_c + _SAME, side="right") - np.arange(left.size)
+        start = int(np.argmax(count))
+        if count[start] < 2:
+            break
+        window = slice(start, start + int(count[start]))
+        found.append(left[window])
+        left = np.delete(left, window)
+    return sorted(found, key=lambda rows: float(np.median(c[rows])))
 
 
 def _unfit(n: np.ndarray, y: np.ndarray) -> str:

@@ -66,7 +66,7 @@ def _isoflop_curves(report: Report) -> Spec:
     pieces, data, best = report.slices(), [], []
     for piece, colour in zip(pieces, shades(len(pieces)), strict=True):
         curve = _curves.slice_curve(fit, piece, rows, held, report.fixed)
-        name = f"{sci(piece.cost)} FLOP"
+        name = f"{sci(piece.cost, 2)} FLOP"
         data += [_band(curve, colour, group=name), _line(curve, name, {"color": colour, "width": 2}, group=name)]
         part = _dots(report, rows, rows.columns["params"], name, {"size": 7, "color": colour}, keep=piece.rows)
         data.append(part | {"legendgroup": name, "showlegend": False})
@@ -223,8 +223,8 @@ def _layout(x: Spec, y: Spec, height: int = 460) -> Spec:
             "plot_bgcolor": "@page", "font": {"color": "@ink", "size": 12.5, "family": _FONT},
             "margin": {"l": 58, "r": 14, "t": 14, "b": 50},
             "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-            "hoverlabel": {"bgcolor": "@card", "bordercolor": "@muted", "font": {"color": "@ink", "size": 12},
-                           "align": "left"}}  # fmt: skip
+            "hoverlabel": {"bgcolor": "@card", "bordercolor": "@muted", "align": "left",
+                           "font": {"color": "@ink", "size": 12, "family": _FONT}}}  # fmt: skip
 
 
 def _dots(report: Report, rows: Rows, x: Any, name: str, marker: Spec, *, y: np.ndarray | None = None,

@@ -21,7 +21,8 @@ def fit_text(fit: Fit) -> str:
     intervals = fit.interval()
     for name, value in fit.coef.items():
         low, high = intervals[name]
-        lines.append(f"  {name:<{width}}  {value:<12.6g} [{low:.5g}, {high:.5g}]")
+        ends = f" [{low:.5g}, {high:.5g}]" if len(fit.draws) else ""
+        lines.append(f"  {name:<{width}}  {value:<12.6g}{ends}".rstrip())
     if len(fit.draws):
         lines.append(f"  ({fit.level:g} % intervals, {len(fit.draws)} draws of a {fit.made['uncertainty']})")
     return "\n".join([*lines, *(f"warning: {w}" for w in fit.warnings)])

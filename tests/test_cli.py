@@ -7,8 +7,10 @@ import sys
 import numpy as np
 import pytest
 from conftest import planted_table, write_csv
+from test_runs import MALFORMED
 
 from isoflop import _find
+from isoflop._cli import main
 
 
 @pytest.fixture
@@ -182,3 +184,28 @@ def test_fit_from_a_csv_does_not_load_pandas(runs):
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
     assert json.loads(out[0])["n"] > 30
     assert out[1] == "False"
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_tables_are_one_sentence_exit_code_two_and_nothing_written(case, tmp_path, monkeypatch, capsys):
+    name, content, _, *options = MALFORMED[case]
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    monkeypatch.chdir(tmp_path)
+    how = options[0] if options else {}
+    args = ["--where", how["where"]] if "where" in how else []
+    rename = how.get("rename", [])
+    pairs = [f"{k}={v}" for k, v in rename.items()] if isinstance(rename, dict) else [rename] * isinstance(rename, str)
+    args += [a for pair in pairs or rename for a in ("--rename", pair)]
+    monkeypatch.setattr(sys, "argv", ["isoflop", "fit", name, "--law", "chinchilla", "--out", "fit.json", *args])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    shown = capsys.readouterr()
+    assert stop.value.code == 2
+    assert shown.out == ""
+    assert shown.err.startswith("isoflop: ")
+    assert shown.err.count("\n") == 1
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_there_are_at_least_forty_malformed_tables():
+    assert len(MALFORMED) >= 40

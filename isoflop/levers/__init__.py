@@ -1,0 +1,1 @@
+"""Levers: one folder per way of spending compute; see `isoflop._lever` for the contract they share."""
