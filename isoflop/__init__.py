@@ -12,7 +12,8 @@ _PUBLIC = {
     "fit": "_fit", "Fit": "_fit", "audit": "_audit", "Objective": "_objective",
     "forecast": "_plan", "allocate": "_plan", "frontier": "_plan",
     "isoflops": "_isoflops", "second_opinion": "_isoflops",
-    "compare": "_select", "sweep": "_lever", "check_lever": "_lever", "report": "_report", "Report": "_report", "recorded": "_recorded",
+    "compare": "_select",
+    "sweep": "_lever", "check_lever": "_lever", "report": "_report", "Report": "_report", "recorded": "_recorded",
 }  # fmt: skip
 _MODULES = {"xp": "_xp"}
 

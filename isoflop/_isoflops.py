@@ -68,17 +68,19 @@ def isoflops(
         table = _meter.fill(table, "train_flops")
     table = _runs.check(table, need=[params, tokens, flops], target=loss, positive=[params, tokens, flops, loss])
     n, d, c, y = (np.asarray(table[k], float) for k in (params, tokens, flops, loss))
-    kept, doubts = [], []
+    kept, doubts, thin = [], [], 0
     for rows in _budgets(c):
         rows = rows[np.argsort(n[rows], kind="stable")]
         lowest = n[rows[np.argmin(y[rows])]]
         near = rows[np.abs(np.log(n[rows] / lowest)) <= np.log(10.0) + 1e-9]
-        why = _unfit(n[near], y[near])
-        if why:
-            if len(rows) > 1:
-                doubts.append(f"budget {np.median(c[rows]):.3g}: {why}")
-            continue
-        kept.append(near)
+        if len(np.unique(n[near])) < 4:
+            thin += 1
+        elif not _interior(n[near], y[near]):
+            doubts.append(f"budget {np.median(c[rows]):.3g} has no interior minimum")
+        else:
+            kept.append(near)
+    if thin:
+        doubts.append(f"{thin} budgets have fewer than four sizes near their lowest loss")
     if len(kept) < 2:
         raise _runs.RunsError(
             f"{table.name} has {len(kept)} budgets with four sizes and an interior minimum; IsoFLOP profiles need two"
@@ -103,14 +105,11 @@ def _budgets(c: np.ndarray) -> list[np.ndarray]:
     return sorted(found, key=lambda rows: float(np.median(c[rows])))
 
 
-def _unfit(n: np.ndarray, y: np.ndarray) -> str:
-    sizes = len(np.unique(n))
-    if sizes < 4:
-        return f"{sizes} sizes near the lowest loss, needs 4"
+def _interior(n: np.ndarray, y: np.ndarray) -> bool:
+    """Does the parabola through these rows have its minimum between them?"""
     curve = _parabola(n, y[None])[0][0]
     x = np.log(n / _center(n))
-    vertex = -curve[1] / (2 * curve[2]) if curve[2] > 0 else np.inf
-    return "" if x.min() < vertex < x.max() else "no interior minimum"
+    return bool(curve[2] > 0 and x.min() < -curve[1] / (2 * curve[2]) < x.max())
 
 
 def _center(n: np.ndarray) -> float:

@@ -38,9 +38,7 @@ class Profile:
         return float(np.ptp(self.at(np.array([-1.645, 1.645]))[:, self.index]))
 
 
-def loose_profiles(
-    problem: Problem, best: np.ndarray, half_width: np.ndarray, shares: np.ndarray
-) -> list[Profile]:
+def loose_profiles(problem: Problem, best: np.ndarray, half_width: np.ndarray, shares: np.ndarray) -> list[Profile]:
     """Profiles of coefficients that can move twice their bootstrap interval at 90 % and the rows do not object.
 
     best (free,); half_width (p,): half of the 90 % interval, unconstrained; shares (p,): which lie between 0 and 1.

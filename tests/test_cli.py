@@ -9,6 +9,7 @@ import pytest
 from conftest import planted_table, write_csv
 from test_runs import MALFORMED
 
+import isoflop
 from isoflop import _find
 from isoflop._cli import main
 
@@ -95,6 +96,28 @@ def test_frontier_compare_list_show_check(fitted, runs, run, tmp_path):
         "from isoflop import law, positive\n@law()\ndef flat(x, *, A=positive(1, 9)):\n    return A + 0 * x\n"
     )
     assert run.json("check", f"{law}:flat")["ok"]
+
+
+def test_sweep_trains_resumes_and_its_folder_is_a_table(run, tmp_path):
+    pytest.importorskip("torch", reason="the train lever needs PyTorch: pip install 'isoflop[torch]'")
+    ladder = tmp_path / "ladder.toml"
+    ladder.write_text(
+        'source = "zipf_words"\nsource_settings = {words = 50}\ntokens = [2048, 4096]\ncontext = 32\n'
+        "batch_tokens = 256\n"
+        "warmup_steps = 2\neval_tokens = 1024\ncurve_tokens = 512\n"
+        "[[sizes]]\nwidth = 8\ndepth = 1\n[[sizes]]\nwidth = 16\ndepth = 1\n"
+    )
+    out = run.json("sweep", "train", ladder, "--out", tmp_path / "runs")
+    assert (out["runs"], out["failed"]) == (4, 0)
+    before = (tmp_path / "runs" / "runs.jsonl").read_bytes()
+    assert run.json("sweep", "train", ladder, "--out", tmp_path / "runs")["runs"] == 4
+    assert (tmp_path / "runs" / "runs.jsonl").read_bytes() == before
+    fit = run.json("fit", tmp_path / "runs", "--law", "power", "--axis", "flops", "--draws", 0)
+    assert fit["n"] == 4
+    curves = isoflop.read(tmp_path / "runs" / "curves")
+    assert {"run", "step", "lr", "loss"} <= set(curves.columns)
+    ladder.write_text(ladder.read_text().replace("width", "widht", 1))
+    assert "width" in run("sweep", "train", ladder, "--out", tmp_path / "runs", code=2).stderr
 
 
 def test_your_own_law_from_fit_to_forecast(runs, run, tmp_path):

@@ -207,6 +207,15 @@ def test_porian_exponents_from_isoflop_points(data):
     assert np.abs(ours / published - 1).max() < 0.10
 
 
+def test_approach_two_on_the_chinchilla_points(chinchilla_rows):
+    """Hoffmann et al. 2022, approach 2: a = .49, and Chinchilla's 70B at its budget."""
+    found = isoflop.isoflops(chinchilla_rows)
+    low, high = found.a.interval(90)
+    assert low < 0.49 < high
+    low, high = found.allocate(5.76e23).params.interval(90)
+    assert low < 70e9 < high
+
+
 def test_profiles_refuse_what_is_none(planted):
     with pytest.raises(isoflop.RunsError, match="IsoFLOP profiles need two"):
         isoflop.isoflops({k: v[:3] for k, v in planted.items()})

@@ -16,7 +16,8 @@ def allocate(fit_json, flops, at, meter, level, law, as_json):
 
     Where the fitted table held IsoFLOP profiles, their answer stands beside the law's.
 
-        isoflop allocate fit.json --flops 1e24
+    \b
+    isoflop allocate fit.json --flops 1e24
     """
     import isoflop
 

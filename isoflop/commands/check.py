@@ -13,6 +13,7 @@ from isoflop._cli import emit, json_option
 def check(law, data_sets, seed, as_json):
     """Does a law work? Plant its coefficients, fit, and see whether they come back.
 
+    \b
     isoflop check mylaw.py:repeat --data-sets 200
     """
     import isoflop

@@ -17,6 +17,7 @@ def compare(
 ):
     """Which law forecasts the held-out larger runs best?
 
+    \b
     isoflop compare runs.csv --law chinchilla --law kaplan --hold-out 'params > 1e9'
     """
     import isoflop

@@ -21,7 +21,8 @@ def fit(
 
     Prints coefficients with 90 % intervals, and what is doubtful about them.
 
-        isoflop fit runs.csv --law chinchilla --rename N=params --rename D=tokens --out fit.json
+    \b
+    isoflop fit runs.csv --law chinchilla --rename N=params --rename D=tokens --out fit.json
     """
     import isoflop
     from isoflop._fit import usable_rows

@@ -14,6 +14,7 @@ from isoflop._cli import amounts, emit, json_option, level_option, warn
 def forecast(fit_json, at, kind, level, law, as_json):
     """What will a run measure there, and how sure?
 
+    \b
     isoflop forecast fit.json --at params=70B --at tokens=1.4T
     """
     from isoflop import Fit

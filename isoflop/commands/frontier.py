@@ -14,6 +14,7 @@ from isoflop._cli import amounts, emit, json_option, level_option
 def frontier(file, flops, cost, metric, meter, level, as_json):
     """The best that each budget buys: of a saved fit, or of measured runs.
 
+    \b
     isoflop frontier fit.json --flops 1e20 --flops 1e22 --flops 1e24
     isoflop frontier runs.csv --cost gen_tokens --metric accuracy
     """

@@ -17,7 +17,8 @@ from isoflop._cli import amounts, emit, json_option, table_options
 def report(fit_json, file, hold_out, flops, at, out, figures, svg, rename, where, skip_bad, as_json):
     """A fit with its rows as a report: text, one page of HTML, figures.
 
-        isoflop report fit.json runs.csv --hold-out 'params > 1e9' --flops 1e22 --out report.html --figures figures/
+    \b
+    isoflop report fit.json runs.csv --hold-out 'params > 1e9' --flops 1e22 --out report.html --figures figures/
     """
     import isoflop
     from isoflop._runs import load
