@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types suite clean
+.PHONY: demo test lint types suite lowest clean
 
 demo: .venv/.demo
 	$(BIN)/isoflop demo --out demo
@@ -31,5 +31,15 @@ suite: .venv/.test
 	$(PIP) --editable '.[plot,parquet,torch,test]'
 	touch $@ .venv/.demo
 
+# The core's tests at the lower bounds of its dependencies; their own deprecation warnings are not ours to mend.
+lowest: .venv-lowest/.done
+	.venv-lowest/bin/python -m pytest -W ignore -p no:cacheprovider --ignore tests/test_report.py
+
+.venv-lowest/.done: pyproject.toml constraints-lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
+		--editable '.[plot,parquet]' polars pytest hypothesis
+	touch $@
+
 clean:
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """Do 90 % intervals hold the truth? Every law, planted with its own coefficients, over 200 noisy data sets.
 
-python benchmarks/coverage.py [--data-sets 200] [--law NAME ...] [--json FILE]
+    python benchmarks/coverage.py [--data-sets 200] [--law NAME ...] [--json FILE]
 
 Each data set: 20 rows a coefficient, log-spaced over the law's usual span, 1 % scatter (lognormal under log objectives),
 200 bootstrap draws. Prints the share of data sets whose 90 % interval holds each planted coefficient; with n data sets

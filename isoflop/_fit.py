@@ -26,6 +26,7 @@ from isoflop._uncertainty import MAX_REFIT_ROWS, bootstrap
 
 _FORMAT = 1
 _KEEP_RESIDUALS = 1000
+_ENOUGH_ROWS = 10_000  # of many rows, a random part leads each start close to where all of them end it
 
 
 @dataclass(frozen=True)
@@ -269,10 +270,14 @@ def search(setup: Setup, *, seed: int, count: int | None = None) -> Solutions:
     count = count or (16 if setup.problem.n_coef <= 5 else 32)
     rng = np.random.default_rng(seed)
     tries = 512 if setup.problem.n_coef <= 5 else 2048
-    begin = starts(setup.law, setup.problem, setup.columns, count=count, tries=tries, rng=rng)
+    problem, stages, far = setup.problem, setup.problem.objective.stages, Options(damping=1.0)
+    begin = starts(setup.law, problem, setup.columns, count=count, tries=tries, rng=rng)
     with progress(f"fit of {setup.law.name}", count) as tick:
-        return solve_stages(setup.problem, begin, setup.problem.objective.stages, options=Options(damping=1.0),
-                            progress=tick)  # fmt: skip
+        if problem.target.size <= 2 * _ENOUGH_ROWS:
+            return solve_stages(problem, begin, stages, options=far, progress=tick)
+        some = np.sort(rng.choice(problem.target.size, _ENOUGH_ROWS, replace=False))
+        near = solve_stages(problem.take(some), begin, stages, options=far)
+        return solve_stages(problem, near.theta, stages[-1:], options=Options(damping=1e-3), progress=tick)
 
 
 def pick(found: Solutions) -> tuple[int, int]:

@@ -37,6 +37,10 @@ class Problem:
     middle: np.ndarray  # (p,) the coefficients' plausible middles, unconstrained
     log_scaled: np.ndarray  # (p,) which of them are amplitudes, fitted as logs
 
+    def take(self, rows: np.ndarray) -> Problem:
+        """The same problem on some of its rows."""
+        return replace(self, rows=self.rows[:, rows], target=self.target[rows], weights=self.weights[rows])
+
     @property
     def n_free(self) -> int:
         """Coefficients, and the log of the scale where it is estimated."""
