@@ -3,8 +3,9 @@
     python benchmarks/coverage.py [--data-sets 200] [--law NAME ...] [--json FILE]
 
 Each data set: 20 rows a coefficient, log-spaced over the law's usual span, 1 % scatter (lognormal under log
-objectives), 200 bootstrap draws. Prints the share of data sets whose 90 % interval holds each planted coefficient; with n
-data sets that share is known to about 1.96 sqrt(.09 / n), 4 points for 200. Exit 1 where a share is outside 85 to 95 % by more.
+objectives), 200 bootstrap draws. Prints the share of data sets whose 90 % interval holds each planted coefficient;
+with n data sets that share is known to about 1.96 sqrt(.09 / n), 4 points for 200. Exit 1 where a share is outside
+85 to 95 % by more.
 """
 
 from __future__ import annotations
