@@ -180,7 +180,7 @@ def _met(yes: bool) -> str:
 
 def machine() -> dict[str, Any]:
     """Cores, load and versions."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

@@ -120,7 +120,10 @@ def derivatives(columns: str) -> dict[str, Any]:
     coefs = np.array([1.82, 478, 2143, 0.347, 0.367]) * spread
     inward, logs, log_rows = setup.law.inward(coefs), published(coefs), np.log(table)
     evaluate = Evaluator(setup.problem, 64)
-    ways = {"tape": lambda: evaluate(inward, None), "jets": lambda: _peers.jet_evaluate(logs, log_rows)}
+    ways: dict[str, Callable[[], Any]] = {
+        "tape": lambda: evaluate(inward, None),
+        "jets": lambda: _peers.jet_evaluate(logs, log_rows),
+    }
     seconds = {name: statistics.median(timed(way)["cpu"] for _ in range(50)) for name, way in ways.items()}
     disagree = float(np.abs(ways["tape"]().value / ways["jets"]()[0] - 1).max())
     return {name: 1e9 * s / (64 * table.shape[1]) for name, s in seconds.items()} | {"disagree": disagree}

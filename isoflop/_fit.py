@@ -336,7 +336,7 @@ def loosened(setup: Setup, theta: np.ndarray, sample: np.ndarray, seed: int) -> 
     if loose:  # one path carries the coefficients that trade off with it; following several would count it twice
         widest = max(loose, key=lambda profile: profile.width() / half_width[profile.index])
         again = profile_draws(widest, setup.problem, len(sample), seed=seed, groups=setup.groups)
-        sample = widened(again, theta, setup)
+        sample = again[:, : setup.problem.n_coef]
     return sample, loose
 
 

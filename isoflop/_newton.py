@@ -201,9 +201,10 @@ def _step(at: Local, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         bad = ~good
         system = at.gauss[bad]
         system[:, diagonal, diagonal] += metric[bad] + floor[bad]
-        step[bad], _ = cholesky_solve(system, -at.gradient[bad])
+        step[bad], good[bad] = cholesky_solve(system, -at.gradient[bad])
+        step[~good] = 0.0  # stay, with more damping and the gauss matrix next time
     decrease = -0.5 * np.einsum("bi,bi->b", at.gradient, step)
-    return step, np.where(np.isfinite(decrease), decrease, np.inf)
+    return step, np.where(good & np.isfinite(decrease), decrease, np.inf)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ below its midpoint), the best fit may scatter little and yet be far from the tru
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from isoflop._uncertainty import at_optimum, resample_weights
 _DEVIANCE = 2.706  # 90 % point of chi-squared with one degree of freedom
 _REACH = 0.5 * 1.5 ** np.arange(16)  # distances looked at, in half-widths of the 90 % interval
 _FAR = 60.0  # in unconstrained units: beyond e^60 nothing changes
+_JUMP, _MOST = 1.0, 60  # most between neighbours of a path, in roots of the deviance; refits on one side
 _EDGE = 7.0  # logit of .999
 _SHARES = np.array([1e-4, 0.003, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45])
 _SHARES = np.concatenate([_SHARES, [0.5], 1 - _SHARES[::-1]])  # where a coefficient between 0 and 1 is looked at
@@ -85,26 +87,37 @@ def _deviance(problem: Problem, value: np.ndarray, base: float) -> np.ndarray:
 
 
 def _path(problem: Problem, best: np.ndarray, i: int, targets: np.ndarray, base: float) -> Profile:
-    """Refit outward from the best fit, each point from the last, until the rows object strongly."""
-    points: list[np.ndarray] = [best]
-    roots = [0.0]
-    for sign, side in ((-1.0, targets[targets < best[i]][::-1]), (1.0, targets[targets > best[i]])):
-        last = best
-        for target in side:
-            start = last.copy()
-            start[i] = target
-            theta, value = _refit(problem, start[None], np.array([i]))
-            deviance = float(_deviance(problem, value, base)[0])
-            if not np.isfinite(deviance):
-                break
-            last = theta[0]
-            points.append(last)
-            roots.append(sign * np.sqrt(max(deviance, 0.0)))
-            if deviance > 12.0:
-                break
-    order = np.argsort([point[i] for point in points], kind="stable")
-    root = np.maximum.accumulate(np.array(roots)[order])
-    return Profile(i, np.array(points)[order], root + 1e-9 * np.arange(len(root)))
+    """Refits at values of coordinate i on both sides of the best fit, in order."""
+    left = list(_side(problem, best, i, targets[targets < best[i]][::-1], base))
+    right = list(_side(problem, best, i, targets[targets > best[i]], base))
+    theta = np.array([*(t for t, _ in left[::-1]), best, *(t for t, _ in right)])
+    root = np.maximum.accumulate([*(-r for _, r in left[::-1]), 0.0, *(r for _, r in right)])
+    return Profile(i, theta, root + 1e-9 * np.arange(len(root)))
+
+
+def _side(
+    problem: Problem, best: np.ndarray, i: int, targets: np.ndarray, base: float
+) -> Iterator[tuple[np.ndarray, float]]:
+    """Refit outward, each point from the last, half way first where the rows object too suddenly; until they do."""
+    last, before, todo = best, 0.0, list(targets[::-1])
+    for _ in range(_MOST):
+        if not todo:
+            return
+        start = last.copy()
+        start[i] = todo[-1]
+        theta, value = _refit(problem, start[None], np.array([i]))
+        deviance = float(_deviance(problem, value, base)[0])
+        root = np.sqrt(max(deviance, 0.0)) if np.isfinite(deviance) else np.inf
+        if root - before > _JUMP and abs(start[i] - last[i]) > 1e-3:
+            todo.append(0.5 * (start[i] + last[i]))
+            continue
+        if not np.isfinite(root):
+            return
+        yield theta[0], root
+        if deviance > 12.0:
+            return
+        last, before = theta[0], root
+        todo.pop()
 
 
 def profile_draws(

@@ -453,6 +453,7 @@ def test_a_ladder_file_gives_isoflop_profiles(tmp_path: Path) -> None:
         ("context = 16", 'context = "16"', "context is '16', and should be of type int"),
         ("context = 16", "context = true", "context is True, and should be of type int"),
         ("context = 16", "context = 0", "context is 0, and should be above 0"),
+        ("context = 16", "context = 16\neval_tokens = 20", "eval_tokens 20 is less than two windows of context 16"),
         ("context = 16", 'schedule = "wds"', "unknown schedule 'wds'; did you mean 'wsd'?"),
         ("[0.5, 5000]", "[1]", "tokens_per_param is (1,), and should be 2 numbers"),
         ("[1e8, 1e9]", "1e8", "budgets is 100000000.0, and should be a list of numbers"),
@@ -474,6 +475,19 @@ def test_a_bad_ladder_file_is_refused_in_one_sentence(tmp_path: Path, old: str, 
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_ladder_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"cannot read the ladder file .*nothing\.toml: No such file"):
+        Train.from_toml(tmp_path / "nothing.toml")
+
+
+def test_too_little_text_is_refused() -> None:
+    source = text_source({"a": b"short"}, {"b": b"shorter"}, name="t")
+    with pytest.raises(ValueError, match="training text has 5 tokens, fewer than one window of 9"):
+        source.batch(seed=0, step=0, count=1, context=8)
+    with pytest.raises(ValueError, match="held-out text has 7 tokens, fewer than two windows of 4"):
+        source.held_out(count=2, context=4)
 
 
 # -- the recorded ladders -----------------------------------------------------------------------------------------

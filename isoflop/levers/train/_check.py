@@ -63,6 +63,9 @@ def _check_numbers(lever: Train) -> None:
             raise ValueError(f"{name} is {getattr(lever, name)!r}, and should be above 0")
     if lever.batch_tokens % lever.context:
         raise ValueError(f"batch_tokens {lever.batch_tokens} is not a multiple of context {lever.context}")
+    for name in ("eval_tokens", "curve_tokens"):
+        if getattr(lever, name) < 2 * lever.context:
+            raise ValueError(f"{name} {getattr(lever, name)} is less than two windows of context {lever.context}")
     if not 0 < lever.decay_fraction < 1 or not 0 <= lever.decay_to < 1:
         raise ValueError(f"decay_fraction {lever.decay_fraction} and decay_to {lever.decay_to} should be below 1")
     if bad := [v for v in (*lever.budgets, *lever.tokens) if not 0 < v < float("inf")]:

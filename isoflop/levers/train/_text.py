@@ -83,8 +83,8 @@ class TextSource:
 
     def held_out(self, *, count: int, context: int) -> tuple[IntArray, FloatArray]:
         available = (len(self.heldout) - 1) // context
-        if available < 1:
-            raise ValueError(f"the held-out text has {len(self.heldout)} tokens, fewer than one window of {context}")
+        if available < 2:
+            raise ValueError(f"the held-out text has {len(self.heldout)} tokens, fewer than two windows of {context}")
         picked = np.linspace(0, available - 1, min(count, available)).round().astype(np.int64)
         return _windows(self.heldout, picked * context, context), np.zeros(len(picked))
 

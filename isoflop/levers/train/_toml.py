@@ -19,6 +19,8 @@ def read_ladder(lever: type[Train], path: Path) -> Train:
     """The lever that a TOML file declares. Raises ValueError in one sentence that names the file and the key."""
     try:
         return _declare(lever, tomllib.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(f"cannot read the ladder file {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     except ValueError as error:
