@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ TITLES = {
 
 
 def demo_report(name: str, *, draws: int = 400, seed: int = 0) -> Report:
-    """Fit chinchilla to all sizes of a recorded ladder but the largest, forecast that one, and plan three budgets."""
+    """Fit chinchilla to all sizes of a recorded ladder but the largest, forecast that one, and plan three budgets.
+
+    Runs that went on from one trunk are resampled together.
+    """
     runs: Any = recorded(name)
     largest = runs["params"].max()
     rest, held = runs[runs["params"] < largest], runs[runs["params"] == largest]
     top = float(rest["flops"].max())
-    fitted = fit("chinchilla", rest.reset_index(drop=True), draws=draws, seed=seed)
+    fitted = fit("chinchilla", rest.reset_index(drop=True), by="trunk", draws=draws, seed=seed)
     return report(
         fitted,
         rest.reset_index(drop=True),
@@ -35,9 +39,9 @@ def demo_report(name: str, *, draws: int = 400, seed: int = 0) -> Report:
 def truth_about_E(name: str, made: Report) -> str:
     """For a source of known entropy: the fitted irreducible loss against it, in a sentence; empty for others."""
     runs: Any = recorded(name)
-    if "entropy_rate" not in runs.columns:
+    rate = float(runs["entropy_rate"].iloc[0]) if "entropy_rate" in runs.columns else float("nan")
+    if not math.isfinite(rate):
         return ""
-    rate = float(runs["entropy_rate"].iloc[0])
     low, high = made.fit.interval()["E"]
     held = "inside" if low <= rate <= high else "outside"
     return (

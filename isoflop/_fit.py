@@ -197,7 +197,7 @@ def fit(
         warnings=tuple(_doubts.about_fit(setup, found, best, made, loose)),
         spans={c: (float(v.min()), float(v.max())) for c, v in setup.columns.items()},
         residuals=_thinned(setup.residuals(coef)),
-        made=provenance(law, setup, made.method, seed, by),
+        made=provenance(law, setup, made.method + ", along a profile" * bool(loose), seed, by),
     )
 
 
