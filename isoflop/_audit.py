@@ -50,7 +50,7 @@ def audit(
         published_grid(setup.law) if setup.law.name == "chinchilla" and starts == 4500 else _wide(setup, starts, seed)
     )
     with progress(f"audit of {setup.law.name}", len(begin)) as tick:
-        found = solve_stages(setup.problem, begin, setup.problem.objective.stages, options=Options(damping=100.0),
+        found = solve_stages(setup.problem, begin, setup.problem.objective.stages, options=Options(damping=300.0),
                              progress=tick)  # fmt: skip
     best = int(np.argmin(found.value))
     gap = found.value / found.value[best] - 1.0

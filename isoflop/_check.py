@@ -132,7 +132,8 @@ def plant_coefs(found: Law, design: Mapping[str, np.ndarray]) -> dict[str, float
     offsets = [name for name, s in found.coefs.items() if s.like == "target"]
     if offsets:
         rest = np.asarray(found(**design, **middles))
-        middles[offsets[0]] = float(np.median(rest[np.isfinite(rest)]))
+        rest = rest[np.isfinite(rest)]
+        middles[offsets[0]] = float(max(np.median(rest), -1.5 * rest.min()))  # above zero everywhere
     return middles
 
 

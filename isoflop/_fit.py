@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +25,7 @@ from isoflop._uncertainty import MAX_REFIT_ROWS, bootstrap
 
 _FORMAT = 1
 _KEEP_RESIDUALS = 1000
+_ENDS = 3  # distinct optima of a part of the rows that are taken on to all of them
 _ENOUGH_ROWS = 10_000  # of many rows, a random part leads each start close to where all of them end it
 
 
@@ -116,6 +116,8 @@ class Fit:
         whole |= {"draws": self.draws.tolist(), "residuals": self.residuals.tolist(), "spans": self.spans}
         whole |= {"made": self.made}
         target = Path(path)
+        import tempfile  # 10 ms that a fit which is not saved need not pay
+
         with tempfile.NamedTemporaryFile("w", dir=target.resolve().parent, suffix=".part", delete=False) as part:
             json.dump(whole, part, indent=1)
         os.replace(part.name, target)
@@ -277,7 +279,21 @@ def search(setup: Setup, *, seed: int, count: int | None = None) -> Solutions:
             return solve_stages(problem, begin, stages, options=far, progress=tick)
         some = np.sort(rng.choice(problem.target.size, _ENOUGH_ROWS, replace=False))
         near = solve_stages(problem.take(some), begin, stages, options=far)
-        return solve_stages(problem, near.theta, stages[-1:], options=Options(damping=1e-3), progress=tick)
+    return _on_all_rows(problem, near)
+
+
+def _on_all_rows(problem: Problem, near: Solutions) -> Solutions:
+    """Ends found on some rows, taken on to all: the best few that differ, and with each those that had met it."""
+    order = np.argsort(near.value, kind="stable")
+    ranked = near.value[order]
+    end = np.empty(len(order), int)
+    end[order] = np.cumsum(np.diff(ranked, prepend=ranked[0]) > 1e-6 * np.abs(ranked))
+    first = [order[np.flatnonzero(end[order] == k)[0]] for k in range(min(_ENDS, int(end.max()) + 1))]
+    final = solve_stages(problem, near.theta[first], problem.objective.stages[-1:], options=Options(damping=1e-3))
+    theta, value, converged = near.theta.copy(), np.full(len(order), np.inf), np.zeros(len(order), bool)
+    for k in range(len(first)):
+        theta[end == k], value[end == k], converged[end == k] = final.theta[k], final.value[k], final.converged[k]
+    return Solutions(theta, value, converged, near.steps)
 
 
 def pick(found: Solutions) -> tuple[int, int]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 from isoflop._objective import Objective
 from isoflop._tape import Tape
 
-_BLOCK = 24_576  # elements of one array in a block: larger spills the cache, smaller pays python per call
+_BLOCK = 40_960  # elements of one array in a block: larger spills the cache, smaller pays python per call
 _TINY = 1e-300
 
 
@@ -82,69 +81,68 @@ class Evaluator:
         n = problem.target.size
         self.width = min(n, max(64, _BLOCK // batch))
         tape = problem.tape
-        self._work = np.empty((batch, 1 + tape.n_out, self.width))
+        self._work = np.empty((1 + tape.n_out, batch, self.width))
         self._scratch = np.empty((max(0, tape.n_registers - 1 - tape.n_out), batch, self.width))
-        self._weighted = np.empty((batch, problem.n_coef, self.width))
+        self._weighted = np.empty((1 + problem.n_coef, batch, self.width))
         self._log_target = np.log(problem.target) if problem.objective.log else problem.target
         p = problem.n_coef
         self._i, self._j = np.triu_indices(p)
         pairs = list(zip(self._i.tolist(), self._j.tolist(), strict=True))
         self._has = np.array([ij in tape.second for ij in pairs])
         self._index = np.array([tape.second.get(ij, 0) for ij in pairs])
+        self._even = bool((problem.weights == 1.0).all())
 
-    def __call__(self, theta: np.ndarray, weights: np.ndarray | None, *, full: bool = True) -> Local:
-        """weights: (b, n) extra row weights, or None. Not full: the Hessian stands in for the gauss matrix."""
+    def __call__(self, theta: np.ndarray, weights: np.ndarray | None) -> Local:
+        """weights: (b, n) extra row weights, or None."""
         b, q, n = len(theta), self.problem.n_free, self.problem.target.size
         total = Local(np.zeros(b), np.zeros((b, q)), np.zeros((b, q, q)), np.zeros((b, q, q)))
-        p = self.problem.n_coef
+        p, own = self.problem.n_coef, self.problem.weights
         with np.errstate(all="ignore"):
             inner, slope, bend = self.problem.half_way(theta[:, :p])
             if q > p:
                 inner, slope, bend = np.column_stack([inner, theta[:, p]]), _append(slope, 1.0), _append(bend, 0.0)
             for start in range(0, n, self.width):
                 rows = slice(start, min(n, start + self.width))
-                w = self.problem.weights[rows] if weights is None else weights[:, rows] * self.problem.weights[rows]
-                self._add(total, inner, rows, w, full)
+                w = own[rows] if weights is None else weights[:, rows] if self._even else weights[:, rows] * own[rows]
+                self._add(total, inner, rows, w)
             outer = slope[:, :, None] * slope[:, None, :]
             total.hessian *= outer
             total.hessian[:, range(q), range(q)] += bend * total.gradient
             total.gauss *= outer
             total.gradient *= slope
-        if not full:
-            total.gauss = total.hessian
         bad = ~(np.isfinite(total.value) & np.isfinite(total.hessian).all(axis=(1, 2)))
         if bad.any():  # no step may end where the next could not start
             total.value[bad] = np.inf
         return total
 
-    def _add(self, total: Local, theta: np.ndarray, rows: slice, w: np.ndarray, full: bool) -> None:
+    def _add(self, total: Local, theta: np.ndarray, rows: slice, w: np.ndarray) -> None:
         problem, p, b, m = self.problem, self.problem.n_coef, len(theta), rows.stop - rows.start
-        work = self._work[:b, :, :m]
+        work = self._work[:, :b, :m]
         problem.tape.run(theta, problem.rows[:, rows], work, self._scratch[:, :b, :m])
-        value, outputs = work[:, 0], work[:, 1:]
-        log = problem.objective.log
+        value, outputs = work[0], work[1:]
+        log, scaled = problem.objective.log, problem.objective.scaled
         r = (np.log(value) if log else value) - self._log_target[rows]
-        scale = np.exp(-theta[:, p, None]) if problem.objective.scaled else 1.0
-        r *= scale
-        total.value += np.einsum("bn,bn->b", np.broadcast_to(w, r.shape), problem.objective.rho(r))
-        psi, bend, soft = problem.objective.psi(r)
-        psi, bend, soft = psi * w, bend * w, soft * w
-        slope = psi * scale / value if log else psi * scale  # d objective / d prediction
-        sums = np.matmul(outputs, slope[:, :, None])[:, :, 0]
-        total.gradient[:, :p] += sums[:, :p]
-        curve = (bend * scale - psi) * scale / (value * value) if log else bend * scale * scale
-        first = outputs[:, :p]
-        weighted = self._weighted[:b, :, :m]
-        hessian = np.matmul(np.multiply(first, curve[:, None], out=weighted), first.swapaxes(1, 2))
-        entries = np.where(self._has, sums[:, self._index], 0.0)
-        hessian[:, self._i, self._j] += entries
+        unit = np.reciprocal(value) if log else np.ones_like(value)  # d residual / d prediction
+        scale = np.exp(-theta[:, p, None]) if scaled else 1.0
+        if scaled:
+            r, unit = r * scale, unit * scale
+        size, psi, bend, soft = problem.objective.weighed(r, w)
+        total.value += size
+        square = unit * unit
+        first, across, weighted = outputs[:p], outputs.swapaxes(0, 1), self._weighted[:, :b, :m]
+        np.multiply(psi, unit, out=weighted[0])  # d objective / d prediction
+        curve = bend - psi / scale if scaled else bend - psi if log else bend
+        np.multiply(first, curve * square, out=weighted[1:])
+        sums = np.matmul(across, weighted.transpose(1, 2, 0))  # (b, n_out, 1 + p)
+        total.gradient[:, :p] += sums[:, :p, 0]
+        hessian = sums[:, :p, 1:]
+        hessian[:, self._i, self._j] += np.where(self._has, sums[:, self._index, 0], 0.0)
         hessian[:, self._j, self._i] = hessian[:, self._i, self._j]
         total.hessian[:, :p, :p] += hessian
-        if full:
-            soft = soft * scale * scale / (value * value) if log else soft * scale * scale
-            total.gauss[:, :p, :p] += np.matmul(np.multiply(first, soft[:, None], out=weighted), first.swapaxes(1, 2))
-        if problem.objective.scaled:
-            self._add_scale(total, first / value[:, None], r, psi, bend, w, scale)
+        np.multiply(first, soft * square, out=weighted[1:])
+        total.gauss[:, :p, :p] += np.matmul(across[:, :p], weighted[1:].transpose(1, 2, 0))
+        if scaled:
+            self._add_scale(total, (first / value).swapaxes(0, 1), r, psi, bend, w, scale)
 
     def _add_scale(self, total: Local, u: np.ndarray, r: np.ndarray, psi: np.ndarray, bend: np.ndarray,
                    w: np.ndarray, scale: Any) -> None:  # fmt: skip
@@ -168,24 +166,23 @@ def _append(columns: np.ndarray, value: float) -> np.ndarray:
 def cholesky_solve(matrix: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solve many small symmetric systems at once, (b, q, q) and (b, q); also which of them are positive definite."""
     b, q = right.shape
-    low = np.zeros_like(matrix)
-    rest = matrix.copy()
-    x = right.copy()
+    rest = matrix.transpose(1, 2, 0).copy()  # problems last: every operation runs along them
+    x = right.T.copy()
+    inverse = np.empty((q, b))
     good = np.ones(b, dtype=bool)
+    least = 1e-14 * np.einsum("iib->ib", rest)
     for k in range(q):
-        pivot = rest[:, k, k]
-        good &= pivot > 1e-14 * matrix[:, k, k]
-        root = np.sqrt(np.where(good, pivot, 1.0))
-        low[:, k:, k] = rest[:, k:, k] / root[:, None]
-        x[:, k] = x[:, k] / root
-        if k + 1 < q:
-            column = low[:, k + 1 :, k]
-            rest[:, k + 1 :, k + 1 :] -= column[:, :, None] * column[:, None, :]
-            x[:, k + 1 :] -= column * x[:, k, None]
-    for k in range(q - 1, -1, -1):
-        x[:, k] /= np.where(good, low[:, k, k], 1.0)
-        x[:, :k] -= low[:, k, :k] * x[:, k, None]
-    return x, good & np.isfinite(x).all(axis=1)
+        good &= rest[k, k] > least[k]
+        inverse[k] = 1.0 / np.where(good, rest[k, k], 1.0)
+        column = rest[k + 1 :, k]
+        scaled = column * inverse[k]
+        rest[k + 1 :, k + 1 :] -= scaled[:, None] * column
+        x[k + 1 :] -= scaled * x[k]
+        rest[k + 1 :, k] = scaled
+    x *= inverse
+    for k in range(q - 1, 0, -1):
+        x[:k] -= rest[k, :k] * x[k]
+    return x.T, good & np.isfinite(x).all(axis=0)
 
 
 def _step(at: Local, damping: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,7 +230,8 @@ def revive(problem: Problem, theta: np.ndarray, gauss: np.ndarray) -> np.ndarray
     """Move coefficients that no row feels back to where they count; returns which problems were moved (in place).
 
     A vanished term has no gradient, so no solver leaves it by itself, and no good fit has one. An amplitude is raised
-    until its term is a tenth of the largest; any other coefficient goes to the middle of its plausible range.
+    until its term is a tenth of the largest; the exponent of a term that has vanished stays, as it is felt again then;
+    any other coefficient goes to the middle of its plausible range.
     """
     p = problem.n_coef
     felt = np.sqrt(np.maximum(np.einsum("bii->bi", gauss)[:, :p], 0.0))
@@ -243,7 +241,8 @@ def revive(problem: Problem, theta: np.ndarray, gauss: np.ndarray) -> np.ndarray
         return np.zeros(len(theta), bool)
     largest = np.where(problem.log_scaled, felt, 0.0).max(axis=1, keepdims=True)
     raised = theta[:, :p] + np.log(0.1 * np.maximum(largest, _TINY) / np.maximum(felt, 1e-30 * top))
-    moved = np.where(problem.log_scaled & (largest > 0), raised, problem.middle)
+    lost = vanished & problem.log_scaled & (largest > 0)
+    moved = np.where(lost, raised, np.where(lost.any(axis=1, keepdims=True), theta[:, :p], problem.middle))
     theta[:, :p] = np.where(vanished, moved, theta[:, :p])
     return vanished.any(axis=1)
 
@@ -272,6 +271,8 @@ def solve(
     if workers == 1:
         _solve_part(problem, parts[0], out, weights, pinned, options, progress)
         return out
+    from concurrent.futures import ThreadPoolExecutor  # 10 ms that one fit need not pay
+
     with ThreadPoolExecutor(workers) as pool:
         for future in [
             pool.submit(_solve_part, problem, part, out, weights, pinned, options, progress) for part in parts
@@ -317,6 +318,7 @@ class _Pool:
         q, n = evaluate.problem.n_free, evaluate.problem.target.size
         self.theta = np.empty((0, q))
         self.at = Local(np.empty(0), np.empty((0, q)), np.empty((0, q, q)), np.empty((0, q, q)))
+        self.step, self.predicted = np.empty((0, q)), np.empty(0)
         self.damping, self.steps, self.lives = np.empty(0), np.empty(0, int), np.empty(0, int)
         self.w = np.empty((0, n)) if weights else None
         self.pinned, self.pin = pinned, None if pinned is None else pinned[:0]
@@ -335,6 +337,8 @@ class _Pool:
         self.at = Local(*(np.concatenate([getattr(mine, k), getattr(fresh, k)]) for k in Local.__slots__))
         self.active = np.concatenate([self.active, new])
         self.theta = np.concatenate([self.theta, self.out.theta[new]])
+        self.step = np.concatenate([self.step, np.zeros((b, q))])
+        self.predicted = np.concatenate([self.predicted, np.full(b, np.inf)])
         self.damping = np.concatenate([self.damping, np.full(b, self.options.damping)])
         self.steps = np.concatenate([self.steps, np.zeros(b, int)])
         self.lives = np.concatenate([self.lives, np.full(b, self.options.revivals)])
@@ -350,31 +354,33 @@ class _Pool:
 
     def _advance(self) -> int:
         options, first = self.options, ~np.isfinite(self.at.value)
-        step, predicted = _step(self.at, self.damping)
-        longest = np.abs(step).max(axis=1, keepdims=True)
-        step *= np.minimum(1.0, options.max_move / np.maximum(longest, _TINY))
-        trial = self.theta + step
-        full = bool((self.damping > 0.01).any())
-        new = self.evaluate(trial, self.w, full=full)
+        trial = self.theta + self.step
+        new = self.evaluate(trial, self.w)
         if self.pin is not None:
             _hold(new, self.pin)
         better = new.value <= self.at.value
-        ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(predicted, _TINY)
-        # converged: the quadratic model, undamped, sees no decrease worth a digit
-        small = ~first & (predicted * (1.0 + self.damping) <= options.rtol * np.abs(self.at.value) + _TINY)
+        ratio = np.where(better, self.at.value - new.value, 0.0) / np.maximum(self.predicted, _TINY)
         self.theta[better] = trial[better]
         self.at.put(better, new)
         factor = np.where(ratio > 0.75, 0.2, np.where(ratio > 0.25, 0.6, 2.0))
         factor = np.where(first, 1.0, np.where(better, factor, 5.0))
         self.damping = np.clip(self.damping * factor, 1e-12, 1e18)
         self.steps += 1
-        stuck = self.damping > 1e15
-        finished = small | stuck | (self.steps >= options.max_steps) | (first & ~np.isfinite(self.at.value))
+        small = self._plan()
+        lost = ~np.isfinite(self.at.value)
+        finished = small | lost | (self.damping > 1e15) | (self.steps >= options.max_steps)
         if finished.any() or first.any():
-            if full:  # without the gauss matrix there is no telling what the rows feel
-                finished &= ~self._revive((finished | first) & (self.lives > 0))
+            finished &= ~self._revive((finished | first) & (self.lives > 0))
             self._retire(finished, small)
         return int(finished.sum())
+
+    def _plan(self) -> np.ndarray:
+        """Next steps; which problems have converged: the model, undamped, sees no decrease worth a digit."""
+        step, self.predicted = _step(self.at, self.damping)
+        longest = np.abs(step).max(axis=1, keepdims=True)
+        self.step = step * np.minimum(1.0, self.options.max_move / np.maximum(longest, _TINY))
+        worth = self.options.rtol * np.abs(self.at.value) + _TINY
+        return np.isfinite(self.at.value) & (self.predicted * (1.0 + self.damping) <= worth)
 
     def _revive(self, candidates: np.ndarray) -> np.ndarray:
         """Of these problems, those that had a vanished coefficient and go on from a better place."""
@@ -386,6 +392,7 @@ class _Pool:
         self.at.value[where], self.at.gradient[where] = np.inf, 0.0
         self.at.hessian[where] = self.at.gauss[where] = np.eye(self.theta.shape[1])
         self.damping[where] = self.options.damping
+        self.step[where], self.predicted[where] = 0.0, np.inf
         self.lives[where] -= 1
         return np.isin(np.arange(candidates.size), where)
 
@@ -397,6 +404,7 @@ class _Pool:
         self.out.steps[where] = self.steps[finished]
         keep = ~finished
         self.active, self.theta, self.at = self.active[keep], self.theta[keep], self.at.take(keep)
+        self.step, self.predicted = self.step[keep], self.predicted[keep]
         self.damping, self.steps, self.lives = self.damping[keep], self.steps[keep], self.lives[keep]
         if self.w is not None:
             self.w = self.w[keep]

@@ -79,6 +79,24 @@ class Objective:
         inside = (size <= self.delta).astype(float)
         return psi, inside, self.delta / np.maximum(size, self.delta)
 
+    def weighed(self, r: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Sums of w rho (b,), and w rho', w rho'' and w rho'/r at r (b, n); w is (b, n) or (n,).
+
+        The same as `rho` and `psi`, in half as many passes over the rows.
+        """
+        w = np.broadcast_to(w, r.shape)
+        if self.scaled:
+            psi, bend, weight = self.psi(r)
+            return np.einsum("bn,bn->b", w, self.rho(r)), w * psi, w * bend, w * weight
+        if np.isinf(self.delta):
+            psi = r * w
+            return 0.5 * np.einsum("bn,bn->b", psi, r), psi, w, w
+        clipped = np.clip(r, -self.delta, self.delta)
+        psi = clipped * w
+        size = np.einsum("bn,bn->b", psi, r - 0.5 * clipped)  # rho is rho' (r - rho' / 2) on both sides of delta
+        weight = w * (self.delta / np.maximum(np.abs(r), self.delta))
+        return size, psi, w * (clipped == r), weight
+
 
 def get_objective(name: str | Objective, delta: float | None = None, weights: str | None = None) -> Objective:
     """An objective by name, or as it is. delta (default 1e-3) is for Huber. Raises ValueError for other names."""

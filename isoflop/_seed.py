@@ -82,14 +82,14 @@ def _spread(law: Law, ranges: np.ndarray, u: np.ndarray) -> np.ndarray:
 def _project(law: Law, raw: Tape, rows: np.ndarray, coef: np.ndarray, linear: list[int], target: np.ndarray,
              weights: np.ndarray, problem: Problem, ranges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     b, n = len(coef), target.size
-    work = np.empty((b, 1 + raw.n_out, n))
+    work = np.empty((1 + raw.n_out, b, n))
     scratch = np.empty((max(0, raw.n_registers - 1 - raw.n_out), b, n))
     log = problem.objective.log
     with np.errstate(all="ignore"):
         raw.run(coef, rows, work, scratch)
-        value = work[:, 0].copy()
+        value = work[0].copy()
         if linear:
-            basis = np.swapaxes(work[:, 1 + np.array(linear)], 1, 2)  # (b, n, l)
+            basis = work[1 + np.array(linear)].transpose(1, 2, 0)  # (b, n, l)
             rest = value - np.einsum("bnl,bl->bn", basis, coef[:, linear])
             scale = np.sqrt(weights) / (np.abs(target) if log else 1.0)
             solved = _supports(law, linear, basis * scale[:, None], (target - rest) * scale)

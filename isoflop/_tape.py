@@ -187,8 +187,10 @@ class Graph:
             return self.mul(a.value * b.args[0].value, b.args[1])
         if a.op == "const" and b.op == "sub" and a.value == -1.0:
             return self.make("sub", b.args[1], b.args[0])
-        for x, y in ((a, b), (b, a)):  # numbers go outermost, so that they meet and cancel
-            if x.op != "const" and y.op == "mul" and y.args[0].op == "const":
+        if a.op == "const" and b.op == "mul" and b.level == MIXED and b.args[0].level in (ROW, COEF):
+            return self.mul(self.mul(a, b.args[0]), b.args[1])  # numbers join what is computed once
+        for x, y in ((a, b), (b, a)):  # else they go outermost, so that they meet and cancel
+            if x.op != "const" and y.op == "mul" and y.level == MIXED and y.args[0].op == "const":
                 return self.mul(y.args[0], self.mul(x, y.args[1]))
         if self.merging and a.op == b.op == "exp":
             return self.exp(self.add(a.args[0], b.args[0]))
@@ -419,7 +421,9 @@ class Tape:
     def _compile(self) -> None:
         order = _topological(self.outputs)
         self._slot = {id(n): k for k, n in enumerate(order)}
-        self.row_nodes = [n for n in order if n.level == ROW]
+        self._row_steps = [n for n in order if n.level == ROW]
+        asked = {id(n) for n in self.outputs} | {id(a) for n in order if n.level == MIXED for a in n.args}
+        self.row_nodes = [n for n in self._row_steps if id(n) in asked]
         self._consts = [(self._slot[id(n)], n.value) for n in order if n.op == "const"]
         self._leaves = [(self._slot[id(n)], n.value) for n in order if n.op == "coef"]
         self._coef_steps = [self._step(n, -1) for n in order if n.level == COEF and n.args]
@@ -463,19 +467,21 @@ class Tape:
         out = np.empty((len(self.row_nodes), n))
         done: dict[int, Any] = {}
         with np.errstate(all="ignore"):
-            for k, node in enumerate(self.row_nodes):
+            for node in self._row_steps:
                 if node.op == "col":
                     value = columns[node.value]
                 else:
                     value = FUNCTIONS[node.op](*(a.value if a.op == "const" else done[id(a)] for a in node.args))
                 done[id(node)] = value
-                out[k] = value
+            for k, node in enumerate(self.row_nodes):
+                out[k] = done[id(node)]
         return out
 
     def run(self, theta: np.ndarray, rows: np.ndarray, work: np.ndarray, scratch: np.ndarray) -> None:
         """Write value and derivatives at `theta` (problems, p) for one block of rows into `work`.
 
-        work: (problems, 1 + n_out, rows), scratch: (registers, problems, rows).
+        work: (1 + n_out, problems, rows), scratch: (registers, problems, rows). Results are whole planes: where their
+        memory interleaves with an operand's, numpy copies.
         """
         slots: list[Any] = [None] * self._n_slots
         for k, value in self._consts:
@@ -488,7 +494,7 @@ class Tape:
             slots[step.result] = step.function(*(slots[a] for a in step.args))
         n_own = len(self.outputs)
         for step in self._mixed_steps:
-            out = work[:, step.register] if step.register < n_own else scratch[step.register - n_own]
+            out = work[step.register] if step.register < n_own else scratch[step.register - n_own]
             slots[step.result] = step.function(*(slots[a] for a in step.args), out=out)
         for k, slot in self._copies:
-            work[:, k] = slots[slot]
+            work[k] = slots[slot]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -52,13 +53,20 @@ def bootstrap(
 def resample_weights(n: int, seed: int, groups: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
     """Row weights of resample i, the same whenever and wherever it is asked for: counts of draws with replacement."""
     units, inverse = (n, None) if groups is None else _units(groups)
+    together = max(1, min(64, 100_000 // units))  # resamples made at once: a generator each costs as much as a refit
+
+    @lru_cache(maxsize=8)
+    def counts(block: int) -> np.ndarray:
+        rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, block]))
+        drawn = rng.integers(0, units, (together, units)) + units * np.arange(together)[:, None]
+        return np.bincount(drawn.ravel(), minlength=together * units).reshape(together, units)
 
     def weights(indices: np.ndarray) -> np.ndarray:
-        counts = np.empty((len(indices), units))
-        for k, i in enumerate(indices):
-            rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, int(i)]))
-            counts[k] = np.bincount(rng.integers(0, units, units), minlength=units)
-        return counts if inverse is None else counts[:, inverse]
+        block, place = np.divmod(indices, together)
+        out = np.empty((len(indices), units))
+        for k in np.unique(block):
+            out[block == k] = counts(int(k))[place[block == k]]
+        return out if inverse is None else out[:, inverse]
 
     return weights
 
@@ -80,7 +88,7 @@ def scores(problem: Problem, theta: np.ndarray) -> np.ndarray:
     tape, objective = problem.tape, problem.objective
     width = min(n, 16_384)
     inner, slope, _ = problem.half_way(theta[None, :p])
-    work, scratch = np.empty((1, 1 + tape.n_out, width)), np.empty((tape.n_registers, 1, width))
+    work, scratch = np.empty((1 + tape.n_out, 1, width)), np.empty((tape.n_registers, 1, width))
     for start in range(0, n, width):
         rows = slice(start, min(n, start + width))
         m = rows.stop - rows.start
@@ -90,7 +98,7 @@ def scores(problem: Problem, theta: np.ndarray) -> np.ndarray:
         scale = np.exp(-theta[p]) if objective.scaled else 1.0
         r = scale * (np.log(value / target) if objective.log else value - target)
         psi = objective.psi(r)[0] * w
-        out[rows, :p] = (work[0, 1 : 1 + p, :m] * (psi * scale / (value if objective.log else 1.0))).T
+        out[rows, :p] = (work[1 : 1 + p, 0, :m] * (psi * scale / (value if objective.log else 1.0))).T
         if objective.scaled:
             out[rows, p] = w - psi * r
     out[:, :p] *= slope
