@@ -43,6 +43,17 @@ def interval(draws: np.ndarray, level: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def finite(value: Any) -> Any:
+    """The same structure as JSON can hold it: numbers that are none as None, numpy's as Python's."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(v) for v in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
 @dataclass(frozen=True)
 class Answer(Mapping[str, Quantity]):
     """Named quantities, as a mapping and as attributes, with the doubts about them."""

@@ -87,20 +87,9 @@ def _fail(message: str, code: int) -> None:
 
 def emit(as_json: bool, plain: Any, text: str) -> None:
     """Print the result: one JSON object on one line (no NaN: null), or text."""
+    from isoflop._answer import finite
+
     click.echo(json.dumps(finite(plain), allow_nan=False) if as_json else text)
-
-
-def finite(value: Any) -> Any:
-    """The same structure with non-finite numbers as None and numpy scalars as plain ones."""
-    if isinstance(value, dict):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if hasattr(value, "tolist"):
-        return finite(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def warn(doubts: Iterable[str]) -> None:

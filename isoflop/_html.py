@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import isoflop
 from isoflop import _plotly
+from isoflop._answer import finite
 from isoflop._curves import BAND_DRAWS, amount, sci
 from isoflop._page_parts import CSS, JS
-from isoflop._report import Grid, both, finite, span
+from isoflop._report import Grid, both, span
 
 if TYPE_CHECKING:
     from isoflop._report import Report

@@ -12,7 +12,7 @@ import numpy as np
 
 import isoflop
 from isoflop import _curves
-from isoflop._answer import Answer, Quantity
+from isoflop._answer import Answer, Quantity, finite
 from isoflop._columns import RunsError, plain
 from isoflop._curves import Frontier, Rows, amount
 from isoflop._isoflops import IsoFlops
@@ -417,14 +417,3 @@ def _profiles_dict(found: IsoFlops, level: float) -> dict[str, Any]:
         {"flops": p.flops, "params": quantity(p.best_params), "loss": quantity(p.best_loss)} for p in found.profiles
     ]
     return {"exponent": quantity(found.a), "profiles": profiles, "warnings": list(found.warnings)}
-
-
-def finite(value: Any) -> Any:
-    """The same with nan and infinities as None, which JSON can hold, and numpy's numbers as Python's."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value

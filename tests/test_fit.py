@@ -15,7 +15,7 @@ from isoflop._uncertainty import MAX_REFIT_ROWS
 GOLDEN = 1.0182740178e-3
 
 
-def close(coef, expected, rel):
+def assert_close(coef, expected, rel):
     for name, value in expected.items():
         assert coef[name] == pytest.approx(value, rel=rel), name
 
@@ -24,7 +24,7 @@ def test_chinchilla_optimum_is_the_published_objective_s(chinchilla_rows):
     """Besiroglu et al. 2024 (2404.10102), Huber 1e-3 summed: the optimum lies below every published fit."""
     fit = isoflop.fit("chinchilla", chinchilla_rows, draws=2000)
     assert fit.objective["value"] == pytest.approx(GOLDEN, rel=1e-9)
-    close(fit.coef, {"A": 477.826, "B": 2143.42, "E": 1.817218, "alpha": 0.347311, "beta": 0.367172}, 3e-6)
+    assert_close(fit.coef, {"A": 477.826, "B": 2143.42, "E": 1.817218, "alpha": 0.347311, "beta": 0.367172}, 3e-6)
     assert fit.agreeing == fit.starts
     published = {"A": 124.5, "B": 1293.0, "E": 0.0257, "alpha": 0.0154, "beta": 0.0206}  # cell 25 of the notebook
     for i, name in enumerate(fit.coef):
@@ -35,13 +35,13 @@ def test_chinchilla_optimum_is_the_published_objective_s(chinchilla_rows):
 def test_least_absolute_deviations_give_the_published_headline(chinchilla_rows):
     """E 1.82, A 482.0, B 2085.4, alpha .348, beta .366 (2404.10102, table 1) is the LAD fit."""
     fit = isoflop.fit("chinchilla", chinchilla_rows, objective="absolute_log", draws=0)
-    close(fit.coef, {"A": 482.006, "B": 2085.44, "E": 1.816864, "alpha": 0.347813, "beta": 0.365854}, 3e-6)
+    assert_close(fit.coef, {"A": 482.006, "B": 2085.44, "E": 1.816864, "alpha": 0.347813, "beta": 0.365854}, 3e-6)
 
 
 def test_all_245_rows_warn_that_five_of_them_carry_b(data):
     rows = isoflop.read(data / "chinchilla" / "points.csv")
     fit = isoflop.fit("chinchilla", rows, draws=0)
-    close(fit.coef, {"A": 495.7, "B": 12846, "E": 1.8914, "alpha": 0.3493, "beta": 0.4530}, 2e-3)
+    assert_close(fit.coef, {"A": 495.7, "B": 12846, "E": 1.8914, "alpha": 0.3493, "beta": 0.4530}, 2e-3)
     (doubt,) = [w for w in fit.warnings if "carry B" in w]
     assert "5 of 245 rows carry B: it is 1.285e+04 with them, 2143 without" in doubt
     assert "0, 1, 2, 3, 4" in doubt
@@ -68,7 +68,7 @@ def test_parallel_streams_refit(data):
     rows = isoflop.read(data / "parallel-streams" / "runs.csv", where="corpus == 'stack-v2-python'",
                         rename={"params_nonembed": "params", "streams_p": "streams"})  # fmt: skip
     fit = isoflop.fit(parscale, rows, draws=0)
-    close(fit.coef, {"E": 0.6912, "A": 0.01131, "alpha": 0.1894, "k": 0.3935}, 0.02)
+    assert_close(fit.coef, {"E": 0.6912, "A": 0.01131, "alpha": 0.1894, "k": 0.3935}, 0.02)
 
 
 def test_planted_coefficients_come_back(planted):
@@ -129,7 +129,7 @@ def test_weights_from_a_column_and_from_standard_errors(planted):
     want = isoflop.fit("chinchilla", planted, objective="squares_log", draws=0).coef
     for column in ("trust", "loss_se"):
         fit = isoflop.fit("chinchilla", rows, objective=Objective("squares_log", weights=column), draws=0)
-        close(fit.coef, want, 1e-3)
+        assert_close(fit.coef, want, 1e-3)
 
 
 def test_cluster_bootstrap_is_wider_where_rows_repeat_their_run(planted):
