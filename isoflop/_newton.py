@@ -18,7 +18,8 @@ import numpy as np
 from isoflop._objective import Objective
 from isoflop._tape import Tape
 
-_BLOCK = 40_960  # elements of one array in a block: larger spills the cache, smaller pays python per call
+_BLOCK = 81_920  # elements of one array in a block; half of that for laws of many registers
+_REGISTERS = 1_200_000  # elements of all registers of a tape together, above which a block is made smaller
 _TINY = 1e-300
 
 
@@ -39,6 +40,12 @@ class Problem:
     def take(self, rows: np.ndarray) -> Problem:
         """The same problem on some of its rows."""
         return replace(self, rows=self.rows[:, rows], target=self.target[rows], weights=self.weights[rows])
+
+    @property
+    def block(self) -> int:
+        """Elements of one array in a block. Larger spills the cache; smaller pays Python per call, and while one thread
+        runs Python no other can (at 40,000 elements two threads took as long as one)."""
+        return min(max(_REGISTERS // self.tape.n_registers, _BLOCK // 2), _BLOCK)
 
     @property
     def n_free(self) -> int:
@@ -79,7 +86,7 @@ class Evaluator:
     def __init__(self, problem: Problem, batch: int) -> None:
         self.problem = problem
         n = problem.target.size
-        self.width = min(n, max(64, _BLOCK // batch))
+        self.width = min(n, max(64, problem.block // batch))
         tape = problem.tape
         self._work = np.empty((1 + tape.n_out, batch, self.width))
         self._scratch = np.empty((max(0, tape.n_registers - 1 - tape.n_out), batch, self.width))
@@ -290,7 +297,7 @@ def _solve_part(
     options: Options,
     progress: Callable[[int], None] | None,
 ) -> None:
-    batch = int(np.clip(_BLOCK // max(problem.target.size, 1), 4, 512))
+    batch = int(np.clip(problem.block // max(problem.target.size, 1), 4, 512))
     batch = max(1, min(len(todo), batch))
     pool = _Pool(Evaluator(problem, batch), todo, out, weights, pinned, options, batch)
     while pool.active.size:

@@ -92,6 +92,19 @@ def test_draws_do_not_depend_on_how_many_are_asked_for(planted):
     np.testing.assert_allclose(few.draws, many.draws[:10], rtol=1e-5)
 
 
+def test_threads_and_blocks_change_no_digit(planted):
+    from isoflop._fit import prepare
+    from isoflop._newton import Options, solve
+    from isoflop._uncertainty import resample_weights
+
+    problem = prepare("chinchilla", planted).problem
+    start = np.repeat(np.array(list(isoflop.fit("chinchilla", planted, draws=0).coef.values()))[None], 200, axis=0)
+    begin = prepare("chinchilla", planted).law.inward(start)
+    weights = resample_weights(problem.target.size, 0, None)
+    one, two = (solve(problem, begin, weights, options=Options(damping=1e-3), workers=w).theta for w in (1, 2))
+    assert (one == two).all()
+
+
 def test_global_state_is_left_alone(planted):
     errors = np.geterr()
     np.random.seed(5)  # noqa: NPY002
