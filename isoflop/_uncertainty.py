@@ -1,4 +1,4 @@
-"""A fit's uncertainty, always as draws: coefficients refitted to resampled rows (or clusters of rows).
+"""A fit's uncertainty, always as draws: coefficients refitted to reweighted rows (or clusters of rows).
 
 Up to 10^4 rows every draw is a full refit from the best fit. Beyond, draws are one-step: the best fit plus one Newton
 step on the resampled objective, with rows gathered in blocks. That is the same to first order and linear in the rows.
@@ -51,21 +51,25 @@ def bootstrap(
 
 
 def resample_weights(n: int, seed: int, groups: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
-    """Row weights of resample i, the same whenever and wherever it is asked for: counts of draws with replacement."""
+    """Row weights of resample i, the same whenever and wherever it is asked for: exponential, of mean 1.
+
+    The Bayesian bootstrap (Rubin 1981), in place of counts of draws with replacement: as wide, but smooth. Under a loss
+    close to absolute, counts make intervals too wide (lr_annealing: 97 % held the truth at 90 %, and 94 % so).
+    """
     units, inverse = (n, None) if groups is None else _units(groups)
     together = max(1, min(64, 100_000 // units))  # resamples made at once: a generator each costs as much as a refit
 
     @lru_cache(maxsize=8)
-    def counts(block: int) -> np.ndarray:
+    def drawn(block: int) -> np.ndarray:
         rng = np.random.Generator(np.random.Philox(key=seed, counter=[0, 0, 0, block]))
-        drawn = rng.integers(0, units, (together, units)) + units * np.arange(together)[:, None]
-        return np.bincount(drawn.ravel(), minlength=together * units).reshape(together, units)
+        weights = rng.standard_exponential((together, units))
+        return weights / weights.mean(axis=1, keepdims=True)
 
     def weights(indices: np.ndarray) -> np.ndarray:
         block, place = np.divmod(indices, together)
         out = np.empty((len(indices), units))
         for k in np.unique(block):
-            out[block == k] = counts(int(k))[place[block == k]]
+            out[block == k] = drawn(int(k))[place[block == k]]
         return out if inverse is None else out[:, inverse]
 
     return weights
