@@ -99,8 +99,7 @@ def _project(law: Law, raw: Tape, rows: np.ndarray, coef: np.ndarray, linear: li
             coef[np.ix_(good, linear)] = solved[good]
             value = rest + np.einsum("bnl,bl->bn", basis, coef[:, linear])
         residual = np.log(value) - np.log(target) if log else value - target
-        cap = np.abs(residual) if log else residual
-        score = np.einsum("bn,n->b", cap * cap, weights)
+        score = np.einsum("bn,n->b", residual * residual, weights)
     return coef, np.where(np.isfinite(score), score, np.inf)
 
 
