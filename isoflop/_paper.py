@@ -17,9 +17,13 @@ from isoflop import _find
 from isoflop._columns import closest
 
 FOLDER = Path(__file__).parent / "papers"
-PLACES = {"law": "laws", "meter": "meters", "lever": "levers", "theory": "theory", "verb": "commands"}
+PLACES = {
+    "law": "laws", "meter": "meters", "lever": "levers", "theory": "theory",
+    "verb": "commands", "importer": "importers",
+}  # fmt: skip
+OWN = "recorded/"  # data that isoflop itself recorded begins so, and lies in the package
 
-_PAPER = {"id", "short", "title", "group", "kind", "what", "headline", "arxiv", "uses", "claim"}
+_PAPER = {"id", "short", "title", "group", "kind", "what", "headline", "arxiv", "uses", "claim", "why"}
 _CLAIM = {"words", "kind", "stands", "because", "expect"}
 _EXPECT = {"of", "value", "within", "at_least", "at_most", "one_of"}
 _ROWS = {"data", "rename", "where", "derive", "group_low", "ramp", "front", "lowest", "last_mean"}
@@ -79,13 +83,21 @@ class Claim:
 
     @property
     def data(self) -> str | None:
-        """Data set and file, as in "porian/optimal_n.csv"."""
+        """Data set and file, as in "porian/optimal_n.csv"; "recorded/..." is isoflop's own."""
         return self.settings.get("data")
+
+    @property
+    def own(self) -> bool:
+        """Whether it rests on runs that isoflop itself recorded."""
+        return (self.data or "").startswith(OWN)
 
 
 @dataclass(frozen=True)
 class Paper:
-    """One paper of the catalogue. `id` is its place in the list of papers, None where it is not on that list."""
+    """One paper of the catalogue.
+
+    `id` is its place in the list of papers, None where it is not on that list; `why` says why nothing of it was tried.
+    """
 
     name: str
     short: str
@@ -96,6 +108,7 @@ class Paper:
     id: int | None = None
     arxiv: str | None = None
     headline: str = ""
+    why: str = ""
     uses: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
 
@@ -159,6 +172,8 @@ def read_paper(path: Path) -> Paper:
         raise ValueError(f"{path}: not a TOML file ({error})") from error
     _keys(whole, _PAPER, ("short", "title", "group", "kind", "what"), str(path))
     claims = [_claim(entry, f"{path}: claim {k}") for k, entry in enumerate(whole.pop("claim", []), 1)]
+    if claims and "why" in whole:
+        raise ValueError(f"{path}: why is for a paper of which nothing was tried; this one has claims")
     for used in (uses := whole.pop("uses", [])):
         place, sign, _ = str(used).partition(":")
         if not sign or place not in PLACES:
@@ -215,8 +230,8 @@ def markdown(papers: Iterable[Paper]) -> str:
 
 
 def _line(p: Paper) -> str:
-    planted = sum(c.data is None for c in p.claims)
-    counts = [(len(p.claims) - planted, "on data"), (planted, "planted")]
+    planted, own = sum(c.data is None for c in p.claims), sum(c.own for c in p.claims)
+    counts = [(len(p.claims) - planted - own, "on data"), (own, "on own runs"), (planted, "planted")]
     claims = ", ".join(f"{n} {what}" for n, what in counts if n)
     link = f"[{p.short}](https://arxiv.org/abs/{p.arxiv})" if p.arxiv else p.short
     return f"| {p.id or ''} | {link} | `{p.name}` | {p.group} | {', '.join(f'`{u}`' for u in p.uses)} | {claims} |"

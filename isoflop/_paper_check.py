@@ -1,7 +1,8 @@
 """Verdicts on the papers' claims: computed, kept while nothing that they rest on changes, never typed.
 
-agrees: the figures are found on public data. recovers: a law or a simulator gives back what was planted in it, which
-says less. differs: neither. no data: the data set is not here. not attempted: the paper has no claim that runs.
+agrees: the figures are found on public data. shown: on runs that isoflop made in the small. recovers: a law or a
+simulator gives back what was planted in it, which says less. differs: none of these. no data: the data set is not here.
+not attempted: the paper has no claim that runs.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 
 from isoflop._paper import Claim, Expect, Paper
 
-VERDICTS = ("agrees", "recovers", "differs", "no data", "not attempted", "unchecked")
+VERDICTS = ("agrees", "shown", "recovers", "differs", "no data", "not attempted", "unchecked")
 _HERE = Path(__file__).parent
 _FORMAT = 1
 _KEPT = 2000  # results of claims as they were are forgotten in the end
@@ -48,7 +49,7 @@ class Result:
 def standing(results: Iterable[Result]) -> str:
     """One word for a paper: the worst that a claim of it came to, but data that is here outweighs data that is not."""
     verdicts = {r.verdict for r in results}
-    for word in ("differs", "unchecked", "agrees", "recovers", "no data"):
+    for word in ("differs", "unchecked", "agrees", "shown", "recovers", "no data"):
         if word in verdicts:
             return word
     return "not attempted"
@@ -91,7 +92,8 @@ def _judged(claim: Claim, made: Mapping[str, Any] | None, here: bool) -> Result:
     except ValueError as error:
         return Result(claim, "differs", note=f"could not be read: {error}", seconds=seconds)
     right = all(e.holds(f) for e, f in zip(claim.expect, found, strict=True))
-    return Result(claim, "agrees" if right else "differs", found, seconds=seconds)
+    word = "shown" if claim.own else "agrees"
+    return Result(claim, word if right else "differs", found, seconds=seconds)
 
 
 def _figure(expected: Expect, figures: Mapping[str, Any]) -> float | str:
@@ -139,12 +141,18 @@ def _safely(claim: Claim, folder: Path | None) -> dict[str, Any]:
 
     began = time.process_time()
     try:
-        figures = _planted(claim) if folder is None or claim.data is None else _on_data(claim, folder)
+        place = _folder(claim, folder)
+        figures = _planted(claim) if place is None or claim.data is None else _on_data(claim, place)
     except ImportError as error:
         return {"missing": str(error)}
     except (ValueError, LookupError, TypeError, OSError) as error:
         return {"error": str(error) or type(error).__name__}
     return {"figures": figures, "seconds": round(time.process_time() - began, 2)}
+
+
+def _folder(claim: Claim, folder: Path | None) -> Path | None:
+    """Where a claim's data lies: the package for what isoflop recorded itself, else the folder of public data."""
+    return _HERE if claim.own else folder
 
 
 def _on_data(claim: Claim, folder: Path) -> dict[str, Any]:
@@ -202,7 +210,8 @@ def _key(claim: Claim, folder: Path | None) -> str | None:
     """Hash of all that a claim's figures rest on; None where its data is not here."""
     data = ""
     if claim.data is not None:
-        path = folder / claim.data if folder else None
+        place = _folder(claim, folder)
+        path = place / claim.data if place else None
         if path is None or not path.is_file():
             return None
         data = _file_hash(path)

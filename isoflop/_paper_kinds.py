@@ -102,8 +102,10 @@ def _rows(s: Settings, folder: Path) -> Figures:
     if "sort" in s:
         values = values[np.argsort(np.asarray(table[s["sort"]], float), kind="stable")]
     values = values[np.isfinite(values)]
+    spread = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
     return {
-        "n": len(values), "mean": float(values.mean()), "median": float(np.median(values)), "sum": float(values.sum()),
+        "n": len(values), "mean": float(values.mean()), "se": spread,
+        "median": float(np.median(values)), "sum": float(values.sum()),
         "low": float(values.min()), "high": float(values.max()), "first": float(values[0]), "last": float(values[-1]),
     }  # fmt: skip
 

@@ -57,13 +57,32 @@ def test_a_file_is_named_as_its_paper_and_names_what_exists(paper):
 
 
 def test_every_data_set_backs_a_claim(data):
-    backed = {c.data.partition("/")[0] for p in PAPERS for c in p.claims if c.data}
+    backed = {c.data.partition("/")[0] for p in PAPERS for c in p.claims if c.data and not c.own}
     assert {p.name for p in data.iterdir() if p.is_dir()} == backed
 
 
 def test_every_claim_has_its_file(data):
-    missing = {c.data for p in PAPERS for c in p.claims if c.data and not (data / c.data).is_file()}
+    missing = {c.data for p in PAPERS for c in p.claims if c.data and not c.own and not (data / c.data).is_file()}
     assert not missing
+
+
+def test_every_claim_on_own_runs_has_its_file():
+    here = ROOT / "isoflop"
+    assert not {c.data for p in PAPERS for c in p.claims if c.own and not (here / c.data).is_file()}
+
+
+def test_own_runs_show_and_public_data_agree(tmp_path, cache):
+    """A claim on runs that the package holds needs no folder of data, and its verdict is the weaker word."""
+    claim = """[[claim]]\nwords = "w"\nkind = "rows"\ndata = "recorded/python_source/runs.csv"\ncolumn = "loss"
+expect = [{ of = "n", value = 49 }, { of = "se / mean", at_most = 0.1 }]\n"""
+    paper = get_paper(str(write(tmp_path, claim)))
+    assert [r.verdict for r in check([paper])["mine"]] == ["shown"]
+
+
+def test_a_paper_with_claims_has_no_reason_for_having_none(tmp_path):
+    with pytest.raises(ValueError, match="why is for a paper of which nothing was tried"):
+        get_paper(str(write(tmp_path, "[[claim]]\nwords = 'w'\nkind = 'planted'\nlaw = 'power'", head='why = "x"')))
+    assert get_paper(str(write(tmp_path, "", head='why = "Needs images."'))).why == "Needs images."
 
 
 def test_the_table_in_the_documents_is_up_to_date():

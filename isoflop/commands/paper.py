@@ -35,7 +35,7 @@ def _text(found, results, verdict):
     if found.headline:
         lines.append(f"The paper says: {found.headline}")
     lines.append(f"here as: {', '.join(found.uses) or 'nothing yet'}")
-    lines.append(verdict if not results else "")
+    lines.append("" if results else f"{verdict}: {found.why}" if found.why else verdict)
     for r in results:
         lines.append(f"{r.verdict}: {r.claim.words}" + (f" ({r.claim.stands})" if r.claim.stands else ""))
         lines += [f"  {e.of}: expected {e}, found {_shown(f)}" for e, f in zip(r.claim.expect, r.found, strict=False)]
