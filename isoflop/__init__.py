@@ -8,6 +8,7 @@ from typing import Any
 _PUBLIC = {
     "law": "_law", "Law": "_law", "positive": "_law", "unit": "_law", "real": "_law", "check_law": "_check",
     "meter": "_meter", "Meter": "_meter", "fill": "_meter",
+    "measure": "_meter", "Measured": "_meter",
     "read": "_runs", "RunsError": "_columns",
     "fit": "_fit", "Fit": "_fit", "audit": "_audit", "Objective": "_objective",
     "forecast": "_plan", "allocate": "_plan", "frontier": "_plan",

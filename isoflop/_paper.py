@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[set[str], set[str]]] = {  # of a claim: keys it may hold,
     "votes": (_ROWS | {"unit", "first"}, {"data", "unit", "first"}),
     "trend": (_ROWS | {"axis", "metric"}, {"data", "axis", "metric"}),
     "components": (_ROWS | {"columns", "family", "flops"}, {"data", "columns", "family", "flops"}),
+    "meter": (_ROWS | {"meter", "by", "set"}, {"data", "meter"}),
     "planted": ({"law"}, {"law"}),
     "theory": ({"name"}, {"name"}),
 }

@@ -168,6 +168,20 @@ def _components(s: Settings, folder: Path) -> Figures:
     return shares | {f"r2_{name}": f.r2 for name, f in found.families.items()}
 
 
+def _meter(s: Settings, folder: Path) -> Figures:
+    """A meter's answer; of several runs (`by`) each figure as <figure>_<run>; of a number a row its mean and ends."""
+    from isoflop._meter import measure
+
+    made = measure(s["meter"], rows_of(s, folder), by=s.get("by"), **s.get("set", {}))
+    if made.per == "row":
+        values = np.array([row[made.column] for row in made.rows], float)
+        return {"n": len(values), "mean": values.mean(), "low": values.min(), "high": values.max()}
+    if made.by is None:
+        return dict(made.rows[0])
+    label = {id(row): f"{row[made.by]:g}" if isinstance(row[made.by], float) else row[made.by] for row in made.rows}
+    return {f"{k}_{label[id(row)]}": v for row in made.rows for k, v in row.items() if k != made.by}
+
+
 def _law(s: Settings) -> tuple[Law, Objective]:
     law = get_law(s["law"], axis=s.get("axis"), target=s.get("target"))
     return law, get_objective(s.get("objective", law.objective), s.get("delta"), s.get("weights"))
@@ -200,6 +214,7 @@ _KINDS: dict[str, Callable[[Settings, Path], Figures]] = {
     "published": _published,
     "chain": _chain,
     "rows": _rows,
+    "meter": _meter,
     "pass_at_k": _pass_at_k,
     "votes": _votes,
     "trend": _trend,

@@ -17,7 +17,7 @@ def list_(kind, as_json):
         return
     lines = []
     for k, names in found.items():
-        lines += [f"{k}:"] + [f"  {n:<18} {_headline(k, n)}".rstrip() for n in names]
+        lines += [f"{k}:"] + [f"  {n:<22} {_headline(k, n)}".rstrip() for n in names]
     emit(False, None, "\n".join(lines))
 
 
