@@ -1,9 +1,9 @@
 # Two commands set everything up: `make demo` (light core, no PyTorch) and `make test` (everything).
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 
-.PHONY: demo test lint types suite lowest clean
+.PHONY: demo test lint types suite docs lowest clean
 
 demo: .venv/.demo
 	$(BIN)/isoflop demo --out demo
@@ -19,6 +19,9 @@ types: .venv/.test
 suite: .venv/.test
 	$(BIN)/python -m pytest --numprocesses auto
 
+docs: .venv/.test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir site
+
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isoflop needs Python 3.11 or later: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
@@ -28,7 +31,7 @@ suite: .venv/.test
 	touch $@
 
 .venv/.test: .venv/bin/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[plot,parquet,torch,bayes,ray,think,test]'
+	$(PIP) --editable '.[plot,parquet,torch,bayes,ray,think,page,sklearn,hf,import,docs,trackers,test]'
 	touch $@ .venv/.demo
 
 # The core's tests at the lower bounds of its dependencies; their own deprecation warnings are not ours to mend.
@@ -42,4 +45,4 @@ lowest: .venv-lowest/.done
 	touch $@
 
 clean:
-	rm -rf .venv .venv-lowest demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-lowest demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

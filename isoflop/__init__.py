@@ -22,6 +22,8 @@ _PUBLIC = {
     "allocate_samples": "levers.think._allocate",
     "pass_until": "_emergence", "pass_rates": "_emergence", "choice_chain": "_emergence",
     "sweep": "_lever", "check_lever": "_lever", "report": "_report", "Report": "_report", "recorded": "_recorded",
+    "LawRegressor": "_sklearn", "import_runs": "importers._import", "Imported": "importers._import",
+    "count_params": "importers._architecture", "count_flops": "importers._architecture",
 }  # fmt: skip
 _MODULES = {"xp": "_xp"}
 

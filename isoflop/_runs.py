@@ -289,7 +289,7 @@ def _paths(text: str) -> list[Path]:
 
 
 def _is_data(path: Path) -> bool:
-    ours = path.name == "lever.json" or path.name.endswith(".refused.csv")
+    ours = path.name in ("lever.json", "import.json") or path.name.endswith(".refused.csv")
     return path.suffix.lower() in _KINDS and not path.name.startswith(".") and not ours and path.is_file()
 
 

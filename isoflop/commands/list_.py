@@ -3,14 +3,14 @@ import click
 from isoflop import _find
 from isoflop._cli import emit, json_option
 
-_KINDS = ("laws", "meters", "levers", "theory")
+_KINDS = ("laws", "meters", "levers", "theory", "importers")
 
 
 @click.command("list")
 @click.argument("kind", type=click.Choice(_KINDS), required=False)
 @json_option
 def list_(kind, as_json):
-    """The laws, meters, levers and theory simulators there are."""
+    """The laws, meters, levers, theory simulators and importers there are."""
     found = {k: _find.names(k) for k in ([kind] if kind else _KINDS)}
     if as_json:
         emit(True, found, "")

@@ -10,15 +10,16 @@ from typing import Any, NamedTuple
 
 COSTS = ("gen_tokens", "prompt_tokens", "seconds", "usd")
 _TEXT = ("problem", "answer", "role", "error", "status", "model", "strategy")
-_WANTED = {*COSTS, *_TEXT, "correct", "score", "n", "c", "shared_tokens"}
+_STORE = ("key", "sample", "verifier", "settings", "shared_tokens")  # what only our own store has
+_WANTED = {*COSTS, *_TEXT, *_STORE, "correct", "score", "n", "c"}
 _CHUNK = 100_000
 
 
 class Chunk(NamedTuple):
-    """Some rows of one source: columns, the number of each row, and the source's name."""
+    """Some rows of one source: columns, the numbers of the rows (a range or an array), and the source's name."""
 
     cells: dict[str, Any]
-    lines: range
+    lines: Any
     place: str
 
 
@@ -138,9 +139,10 @@ def _harness_rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     """Rows of one document of an lm-evaluation-harness sample log (`--log_samples`).
 
     One response: its metric is `correct`. Several (`repeats`): the log has one metric for all, so each filtered
-    response is compared with the target as text.
+    response is compared with the target as text. A choice by likelihood has its metric alone.
     """
-    answers = _flat(record.get("filtered_resps", record.get("resps")))
+    raw = record.get("filtered_resps", record.get("resps"))
+    answers = [] if is_likelihood(raw) else _flat(raw)
     keys = {"problem": str(record["doc_id"])} | {k: record[k] for k in ("filter",) if k in record}
     if len(answers) > 1:
         target = str(record.get("target", "")).strip()
@@ -149,6 +151,14 @@ def _harness_rows(record: dict[str, Any], path: Path) -> list[dict[str, Any]]:
     if not names or names[0] not in record:
         raise ValueError(f"{path.name}: document {record['doc_id']} has no metric of its own")
     return [{**keys, "answer": answers[0] if answers else None, "correct": float(record[names[0]])}]
+
+
+def is_likelihood(responses: Any) -> bool:
+    """Whether an lm-evaluation-harness log's responses are [log-likelihood, greedy] pairs and no texts."""
+    inner = responses[0] if isinstance(responses, list) and responses else None
+    while isinstance(inner, list) and len(inner) == 1:
+        inner = inner[0]
+    return isinstance(inner, list) and len(inner) == 2 and str(inner[1]) in ("True", "False")
 
 
 def _flat(responses: Any) -> list[Any]:
@@ -170,14 +180,14 @@ def _json(path: Path, wanted: set[str]) -> Iterator[dict[str, Any]]:
 
 def _eval(path: Path, wanted: set[str]) -> Iterator[dict[str, Any]]:
     """An Inspect log in its zip form: one JSON file a sample."""
-    import zipfile
+    from isoflop.importers._safe import archive  # the door that knows Zstandard, and bombs
 
-    with zipfile.ZipFile(path) as archive:
-        names = [n for n in archive.namelist() if n.startswith("samples/") and n.endswith(".json")]
+    with archive(path) as opened:
+        names = [n for n in opened.names() if n.startswith("samples/") and n.endswith(".json")]
         if not names:
             raise ValueError(f"{path.name} holds no samples")
         for start in range(0, len(names), 1000):
-            yield _inspect_columns([json.loads(archive.read(n)) for n in names[start : start + 1000]], path)
+            yield _inspect_columns([opened.json(n) for n in names[start : start + 1000]], path)
 
 
 def _inspect_columns(samples: list[dict[str, Any]], path: Path) -> dict[str, Any]:
