@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from isoflop._display import ShownAnswer
+
 
 @dataclass(frozen=True)
 class Quantity:
@@ -54,8 +56,8 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-@dataclass(frozen=True)
-class Answer(Mapping[str, Quantity]):
+@dataclass(frozen=True, repr=False)
+class Answer(Mapping[str, Quantity], ShownAnswer):
     """Named quantities, as a mapping and as attributes, with the doubts about them."""
 
     quantities: dict[str, Quantity]

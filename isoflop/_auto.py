@@ -22,6 +22,7 @@ import isoflop
 from isoflop import _meter, _panel, _runs
 from isoflop._answer import Answer, Quantity
 from isoflop._columns import Table
+from isoflop._display import ShownStack
 from isoflop._fit import Fit, write_whole
 from isoflop._law import Law, bind, get_law
 from isoflop._panel import Modes, Panel
@@ -59,8 +60,8 @@ class Part:
     df: float = 4.0
 
 
-@dataclass(frozen=True)
-class Stack:
+@dataclass(frozen=True, repr=False)
+class Stack(ShownStack):
     """Laws that forecast together. What `Fit` has: predict, predict_draws, forecast."""
 
     parts: tuple[Part, ...]
@@ -70,8 +71,8 @@ class Stack:
     n: int
     warnings: tuple[str, ...]
     seed: int
-    spans: dict[str, tuple[float, float]] = field(repr=False)
-    everything: tuple[Part, ...] = field(default=(), repr=False)  # parts, and the laws of next to no weight
+    spans: dict[str, tuple[float, float]]
+    everything: tuple[Part, ...] = ()  # parts, and the laws of next to no weight
 
     @property
     def law(self) -> Law:

@@ -122,29 +122,36 @@ def residuals(fit: Fit, table: Any, *, x: str | None = None, held_out: Any = Non
 def forecast_vs_truth(fit: Fit, held_out: Any, *, ax: Axes | None = None) -> Axes:
     """Forecasts with their intervals against what held-out rows measured; on the line they would be exact."""
     held = _rows(fit, held_out)
-    ax = _panel(ax, width=4.6, height=4.4)
     answers = [answer[fit.law.target] for answer in _curves.forecasts(fit, held)]
     middle = np.array([q.median for q in answers])
     ends = np.array([q.interval(fit.level) for q in answers])
-    inside = (ends[:, 0] <= held.target) & (held.target <= ends[:, 1])
+    return parity(held.target, middle, ends, level=fit.level, target=fit.law.target, ax=ax)
+
+
+def parity(
+    measured: np.ndarray, middle: np.ndarray, ends: np.ndarray, *, level: float, target: str, ax: Axes | None = None
+) -> Axes:
+    """Medians of forecasts, with the ends (rows, 2) of their intervals at `level` per cent, against measurements."""
+    ax = _panel(ax, width=4.6, height=4.4)
+    inside = (ends[:, 0] <= measured) & (measured <= ends[:, 1])
     known = np.isfinite(ends).all(axis=1)
-    everything = np.concatenate([middle, held.target, ends[known].ravel()])
+    everything = np.concatenate([middle, measured, ends[known].ravel()])
     low, high = everything.min(), everything.max()
     pad = 0.04 * (high - low) or 0.01 * abs(high)
     ax.plot([low - pad, high + pad], [low - pad, high + pad], color=MUTED, lw=1, zorder=1)
     for mask, colour, marker, words in (
-        (inside, SHADES[2], "o", f"inside its {fit.level:g} % interval"),
+        (inside, SHADES[2], "o", f"inside its {level:g} % interval"),
         (known & ~inside, HELD, "s", "outside"),
         (~known, SHADES[2], "o", "no interval"),
     ):
         if mask.any():
             bars = np.abs(np.nan_to_num(ends[mask].T - middle[mask]))
-            ax.errorbar(held.target[mask], middle[mask], yerr=bars, fmt=marker, color=colour, ms=5, lw=1.3,
-                        label=f"{words}: {mask.sum()} of {len(held)}")  # fmt: skip
+            ax.errorbar(measured[mask], middle[mask], yerr=bars, fmt=marker, color=colour, ms=5, lw=1.3,
+                        label=f"{words}: {mask.sum()} of {len(measured)}")  # fmt: skip
     ax.set_xlim(low - pad, high + pad)
     ax.set_ylim(low - pad, high + pad)
     ax.set_aspect("equal")
-    _tidy(ax, f"measured {label(fit.law.target)}", f"forecast {label(fit.law.target)}")
+    _tidy(ax, f"measured {label(target)}", f"forecast {label(target)}")
     _legend(ax, loc="upper left")
     return ax
 
@@ -355,8 +362,9 @@ def _solid_then_dashed(ax: Axes, curve: Curve, measured: float, words: str) -> N
         beyond[np.flatnonzero(inside)[-1]] = True  # no gap between the two
     part = curve.where(inside)
     ax.plot(part.x, part.best, color=INK, lw=1.8, zorder=5, label=words)
-    part = curve.where(beyond)
-    ax.plot(part.x, part.best, color=INK, lw=1.8, ls=(0, (4, 2)), zorder=5, label="beyond the fitted rows")
+    if beyond.any():
+        part = curve.where(beyond)
+        ax.plot(part.x, part.best, color=INK, lw=1.8, ls=(0, (4, 2)), zorder=5, label="beyond the fitted rows")
     if np.isfinite(curve.low).any():
         ax.fill_between(curve.x, curve.low, curve.high, color=INK, alpha=0.13, lw=0, zorder=1)
 

@@ -44,7 +44,10 @@ def _from_file(path: str, name: str) -> Any:
     if spec is None or spec.loader is None:
         raise LookupError(f"{path!r} is not a Python file")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a user's file raises, the sentence says which file it was
+        raise ValueError(f"{path} cannot be loaded ({type(error).__name__}: {error})") from error
     if not hasattr(module, name):
         raise LookupError(f"{path} defines no {name!r}")
     return getattr(module, name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import isoflop
 from isoflop import _checklist, _doubts, _isoflops, _meter, _runs
 from isoflop._answer import Answer, interval
+from isoflop._display import ShownFit
 from isoflop._law import Law, get_law
 from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
 from isoflop._objective import Objective, get_objective
@@ -60,21 +61,21 @@ class Setup:
         return np.log(target / predicted) if self.problem.objective.log else target - predicted
 
 
-@dataclass(frozen=True)
-class Fit:
+@dataclass(frozen=True, repr=False)
+class Fit(ShownFit):
     """A fitted law. `draws` (draws, p) carries all uncertainty; plans and forecasts read nothing else."""
 
     law: Law
     coef: dict[str, float]
-    draws: np.ndarray = field(repr=False)
+    draws: np.ndarray
     objective: dict[str, Any]
     n: int
     starts: int
     agreeing: int
     warnings: tuple[str, ...]
-    spans: dict[str, tuple[float, float]] = field(repr=False)
-    residuals: np.ndarray = field(repr=False)
-    made: dict[str, Any] = field(repr=False)
+    spans: dict[str, tuple[float, float]]
+    residuals: np.ndarray
+    made: dict[str, Any]
     level: float = 90
 
     def interval(self, level: float | None = None) -> dict[str, tuple[float, float]]:

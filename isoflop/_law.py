@@ -46,7 +46,9 @@ class Support:
         """Plausible range in the units of these rows."""
         if self.like is None:
             return self.low, self.high
-        column = columns[self.like]
+        column = np.asarray(columns[self.like])
+        if self.kind == "positive" and (column > 0).any():
+            column = column[column > 0]  # a zero gives no scale
         return self.low * float(np.min(column)), self.high * float(np.max(column))
 
     def inward(self, value: Any) -> Any:
@@ -188,7 +190,10 @@ class Law:
         coefs = {
             c: support.node(graph, i) if inward else graph.coef(i) for i, (c, support) in enumerate(self.coefs.items())
         }
-        root = self.function(**columns, **coefs)
+        try:
+            root = self.function(**columns, **coefs)
+        except TypeError as error:
+            raise ValueError(f"law {self.name!r} cannot be traced: {error}") from error
         if not isinstance(root, Node):
             raise TypeError(f"law {self.name!r} does not depend on its columns or coefficients")
         return root
@@ -245,6 +250,10 @@ def law(
                     f"law {name!r}, {p.name!r}: columns stand before * without default, coefficients after it "
                     f"with positive(low, high), unit(low, high) or real(low, high)"
                 )
+        for coef, support in coefs.items():
+            if support.like not in (None, "target", target, *columns):
+                raise TypeError(f"law {name!r}, {coef!r}: like={support.like!r} is no column; write 'target' or one of "
+                                f"{', '.join(columns)}")  # fmt: skip
         if not columns or not coefs:
             raise TypeError(f"law {name!r} needs at least one column before * and one coefficient after it")
         for part, count in (parts or {}).items():

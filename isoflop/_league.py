@@ -18,6 +18,7 @@ import numpy as np
 
 from isoflop._auto import Stack, auto
 from isoflop._columns import RunsError, Table
+from isoflop._display import ShownLeague
 from isoflop._fit import fitted, prepare
 from isoflop._law import get_law
 from isoflop._meter import derive
@@ -261,8 +262,8 @@ def _straight_line(rows: Table, correct: np.ndarray, task: Task, seed: int) -> F
 # ---- all of it -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class League:
+@dataclass(frozen=True, repr=False)
+class League(ShownLeague):
     """Scores of all tasks and methods."""
 
     scores: tuple[Score, ...]

@@ -317,6 +317,10 @@ def _read_parquet(source: Source, as_text: frozenset[str], bad: list[Refused]) -
 
 def _read_frame(source: Source, as_text: frozenset[str], bad: list[Refused]) -> Iterator[Chunk]:
     frame = source.data
+    if hasattr(frame, "to_struct_array") and not hasattr(frame, "to_batches"):  # one batch of an Arrow table
+        import pyarrow
+
+        frame = pyarrow.Table.from_batches([frame])
     if any(name is not None for name in getattr(getattr(frame, "index", None), "names", [])):
         frame = frame.reset_index()  # pandas: a named index is a column
     labels = list(getattr(frame, "column_names", None) or frame.columns)

@@ -10,6 +10,7 @@ import numpy as np
 
 from isoflop import _runs
 from isoflop._auto import scale_of, scale_values
+from isoflop._display import ShownRanking
 from isoflop._fit import Fit, fit, usable_rows
 from isoflop._law import Law, bind, get_law
 from isoflop._objective import Objective, get_objective
@@ -34,8 +35,8 @@ class Score:
     fit: Fit  # of the last cut
 
 
-@dataclass(frozen=True)
-class Ranking:
+@dataclass(frozen=True, repr=False)
+class Ranking(ShownRanking):
     """Scores, best forecast first."""
 
     scores: tuple[Score, ...]
