@@ -157,7 +157,7 @@ def crossover(
     paired at random, as of independent runs.
 
     All meeting points of the best fits are found, save two between neighbours of the span's 481 points (97 with meter).
-    Source: crossover of scaling laws, the idea of Huang et al. 2024 (arXiv 2409.15156); root and interval are ours.
+    Source: crossover of scaling laws, the idea of arXiv 2409.15156; root and interval are ours.
 
     Raises ValueError where the fits differ in target or lack the axis, a column is not held, or the span is empty.
     """

@@ -223,6 +223,7 @@ def _own_code(settings: Mapping[str, Any]) -> list[str]:
     """Hashes of the laws' and simulators' own files."""
     steps = [s for s in (settings, settings.get("first"), settings.get("second")) if isinstance(s, Mapping)]
     paths = [_HERE / "laws" / f"{s['law']}.py" for s in steps if "law" in s]
+    paths += [Path(s["law"].rpartition(":")[0]) for s in steps if ".py:" in s.get("law", "")]
     paths += [_HERE / "theory" / f"{settings['name']}.py"] if "name" in settings else []
     return [_file_hash(p) for p in paths if p.is_file()]
 

@@ -199,13 +199,14 @@ def _find_number(made: Simulated, name: str, *, draws: int, seed: int) -> Found:
     part = made.part(claim.part)
     if not claim.axis:
         return _mean(part[claim.target], claim)
-    from isoflop._fit import fit
+    from isoflop._fit import fitted, prepare
 
     target = part[claim.target]
     rows = {claim.axis: part[claim.axis], "y": 1.0 / target if claim.rises else target}
     by = claim.by if claim.by in part and len(np.unique(part[claim.by])) >= 5 else None
-    found = fit("power", rows | ({by: part[by]} if by else {}), axis=claim.axis, target="y",
-                objective="squares_log", by=by, draws=draws, seed=seed)  # fmt: skip
+    setup = prepare("power", rows | ({by: part[by]} if by else {}), axis=claim.axis, target="y",
+                    objective="squares_log", by=by)  # fmt: skip
+    found = fitted(setup, law="power", draws=draws, seed=seed, by=by)
     low, high = found.interval(90)["alpha"]
     return Found(claim.predicted, found.coef["alpha"], low, high, found.n, claim.within)
 

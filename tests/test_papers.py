@@ -8,7 +8,7 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isoflop import _paper, _paper_check
+from isoflop import _find, _paper, _paper_check
 from isoflop._paper import Claim, Expect, catalogue, get_paper, slug
 from isoflop._paper_check import check, standing
 from isoflop._paper_kinds import figures
@@ -183,6 +183,41 @@ def test_a_verdict_is_computed_and_kept_while_nothing_changes(tmp_path, cache, m
     assert verdict(paper) == "agrees"
     (kept,) = json.loads(cache.read_text())["claims"].values()
     assert kept["figures"]["alpha"] == pytest.approx(0.5)
+
+
+def test_nothing_is_computed_twice_and_every_change_is_seen(tmp_path, cache, monkeypatch):
+    ran = []
+    real, hashed = _paper_check._safely, _paper_check._file_hash
+    monkeypatch.setattr(_paper_check, "_safely", lambda claim, folder: ran.append(claim.words) or real(claim, folder))
+
+    def runs(text, name="mine"):
+        """The words of the claims that were run."""
+        ran.clear()
+        check([get_paper(str(write(tmp_path, text, name)))], data=tmp_path)
+        return list(ran)
+
+    csv(tmp_path, POWER)
+    planted = '[[claim]]\nwords = "planted"\nkind = "planted"\nlaw = "sigmoid"\n'
+    both = FIT.replace("VALUE", "0.5") + planted
+    assert runs(both) == ["half", "planted"]
+    assert runs(both) == []
+    assert runs(both, "another") == []  # the same claims, whoever makes them
+    assert runs(both.replace("within = 0.01", "within = 0.001").replace('"half"', '"a half"')) == []
+    assert runs(both.replace('law = "power"', 'law = "power"\nwhere = "N > 1"')) == ["half"]
+    csv(tmp_path, POWER.replace("16,", "17,"))
+    assert runs(both) == ["half"]
+    changed = lambda path: hashed(path) + "new" * (path.name == "sigmoid.py")  # noqa: E731
+    monkeypatch.setattr(_paper_check, "_file_hash", changed)
+    assert runs(both) == ["planted"]
+    monkeypatch.setattr(_paper_check, "_machinery", lambda: "another version")
+    assert runs(both) == ["half", "planted"]
+
+
+def test_every_theory_is_simulated_or_says_why_not():
+    silent = [p.name for p in PAPERS if (p.group, p.kind) == ("theory", "simulator") and not (p.claims or p.why)]
+    assert not silent
+    shown = {c.settings["name"] for p in PAPERS for c in p.claims if c.kind == "theory"}
+    assert shown == set(_find.names("theory"))
 
 
 def test_what_cannot_be_had_or_run_is_said(tmp_path, cache):

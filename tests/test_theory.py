@@ -22,16 +22,25 @@ from isoflop.theory.sparse_patterns import log10_false_match
 from isoflop.theory.superposition import squared_cosines
 
 QUICK = {
+    "collapsed_grokking": {"repeats": 2, "steps": 1000},
     "critical_periods": {"smallest": 1e-5, "rate": 0.1},
+    "crossing": {"tables": 10, "draws": 40},
     "dynamical": {"largest": 128, "latents": 2000, "repeats": 6},
     "early_warning": {"paths": 200, "length": 1000, "repeats": 6},
     "ensembling": {"nets": 256, "largest": 4, "steps": 200},
+    "feature_emergence": {"sizes": 2, "repeats": 2},
+    "feedback_alignment": {"repeats": 3, "steps": 150},
     "four_phases": {"steps": 3000},
+    "lazy_to_rich": {"repeats": 3},
+    "noisy_perceptron": {"repeats": 12},
     "pruned_perceptron": {"dim": 30, "repeats": 10},
     "random_features": {"latents": 1000, "sizes": 4, "repeats": 6},
+    "resolution_limited": {"repeats": 6},
+    "sgd_temperature": {"coldest": 0.004, "sizes": 3, "repeats": 4},
     "signature_kernel": {"repeats": 60},
     "slepian": {"span": 4096, "repeats": 10},
     "softmax_collapse": {},
+    "sparse_averaging": {"repeats": 5, "sizes": 3},
     "sparse_patterns": {"repeats": 10},
     "superposition": {"features": 300, "repeats": 6},
     "variance_limited": {"latents": 100, "repeats": 6},
@@ -90,6 +99,18 @@ def test_random_features_follow_their_spectrum(alpha):
     found = compared.found
     assert found["alpha_features"].value == pytest.approx(alpha, abs=0.15)
     assert found["alpha_samples"].value == pytest.approx(alpha, abs=0.15)
+
+
+@pytest.mark.parametrize("dimension", [1, 3])
+def test_the_exponent_of_interpolation_is_that_of_the_manifold(dimension):
+    found = simulate("resolution_limited", {"dimension": dimension, "repeats": 6}, draws=40).found
+    assert found["alpha_linear"].value == pytest.approx(4 / dimension, rel=0.06)
+    assert found["alpha_nearest"].value == pytest.approx(2 / dimension, rel=0.06)
+
+
+def test_a_perceptron_needs_less_signal_the_emptier_the_boundary():
+    found = simulate("noisy_perceptron", {"chi": 3, "repeats": 12}, draws=40).found
+    assert found["alpha_signal"].value == pytest.approx(0.25, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -255,6 +276,9 @@ def test_rows_that_are_not_finite_are_refused():
         ("dynamical", {"a": 5.0}, "a must lie between 1 and"),
         ("slepian", {"step": 1.0}, "step must be above 0"),
         ("superposition", {"sizes": 1}, "sizes must be at least 3"),
+        ("collapsed_grokking", {"share": 1.0}, "share must lie below 1"),
+        ("sgd_temperature", {"coldest": 0.02}, "SGD is not stable"),
+        ("lazy_to_rich", {"steps": 10, "repeats": 2}, "training rows are not fitted"),
         ("sparse_patterns", {"threshold": 4, "trials": 2000}, "lower the threshold"),
         ("random_feature", {}, "did you mean random_features"),
     ],
