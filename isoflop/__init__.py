@@ -12,6 +12,8 @@ _PUBLIC = {
     "read": "_runs", "RunsError": "_columns",
     "fit": "_fit", "Fit": "_fit", "audit": "_audit", "Objective": "_objective",
     "forecast": "_plan", "allocate": "_plan", "frontier": "_plan",
+    "plan": "_planned", "pareto": "_planned", "Plan": "_planned", "plan_at": "_constraints",
+    "next_runs": "_design", "NextRuns": "_design", "deciding_runs": "_deciding",
     "isoflops": "_isoflops", "second_opinion": "_isoflops",
     "compare": "_select", "Stack": "_auto", "auto": "_auto",
     "checkpoints": "_checkpoints", "crossover": "_crossover", "checklist": "_checklist",

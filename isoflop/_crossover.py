@@ -176,17 +176,28 @@ def crossover(
     if not 0 < low < high < np.inf:
         raise ValueError(f"span runs from a scale above zero to a larger one, got {low:g} to {high:g}")
     scale = np.geomspace(low, high, _METERED_POINTS if meter else _POINTS)
+    return crossed(pair, names, scale, [c.values(scale) for c in pair], level)
+
+
+def crossed(
+    pair: list[_Curve], names: tuple[str, str], scale: np.ndarray, values: list[np.ndarray], level: float
+) -> Crossing:
+    """Where two curves meet whose values along `scale`, (1 + draws, points), are at hand.
+
+    Draws of one and the same fit are compared one by one; those of two are paired at random.
+    """
+    first, second = (c.fit for c in pair)
     sign = 1.0 if _LOWER_IS_BETTER.search(first.law.target) else -1.0
-    one, other = (c.values(scale) for c in pair)
-    gap, gaps = sign * (other[0] - one[0]), sign * _paired(one[1:], other[1:], first, second)
+    one, other = values
+    gap = sign * (other[0] - one[0])
+    gaps = sign * ((other - one)[1:] if first is second else _paired(one[1:], other[1:], first, second))
     ends = [_polished(pair, sign, scale[k], scale[k + 1]) for k in _changes(gap)]
     found = _draw_roots(np.log(scale), gaps)
     rough = _draw_roots(np.log(scale), gap[None])[0]
     roots = tuple(_root(x, *near, names, gaps, found, len(ends) == 1) for x, near in zip(ends, rough, strict=True))
     share = float(np.mean([len(r) > 0 for r in found])) if len(gaps) else float("nan")
     noise = np.hypot(_scatter(first, one[0]), _scatter(second, other[0]))
-    name = get_meter(meter).column if meter else pair[0].axis
-    made = Crossing(names, name, first.law.target, roots, share, (), level, scale, gap, gaps, noise)
+    made = Crossing(names, pair[0].axis, first.law.target, roots, share, (), level, scale, gap, gaps, noise)
     return replace(made, warnings=tuple(_doubts(made, pair)))
 
 

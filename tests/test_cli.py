@@ -85,7 +85,7 @@ def test_frontier_compare_list_show_check(fitted, runs, run, tmp_path):
     ranking = run.json("compare", runs, "--rename", "N=params", "--law", "chinchilla", "--law", "kaplan", "--draws", 20)
     assert ranking["rows"][0]["law"] == "chinchilla"
     assert run.json("list", "laws")["laws"] == _find.names("laws")
-    assert set(run.json("list")) == {"laws", "meters", "levers", "theory"}
+    assert set(run.json("list")) == {"laws", "meters", "levers", "theory", "importers"}
     shown = run("show", "chinchilla").stdout
     assert "E + A / N^alpha" in shown
     assert "Hoffmann et al. 2022" in shown
