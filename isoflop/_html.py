@@ -32,15 +32,21 @@ _GREEK = {"alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eta": "η"
           "sigma": "σ", "tau": "τ", "phi": "φ"}  # fmt: skip
 
 
-def page(report: Report) -> str:
-    """The whole page. Raises ImportError with the install line where plotly is missing."""
+def page(report: Report, extra: Iterable[tuple[str, str, Grid]] = ()) -> str:
+    """The whole page; extra: tables to stand before the provenance, (title, caption, grid).
+
+    Raises ImportError with the install line where plotly is missing.
+    """
     library = _library()
     figures = _plotly.specs(report)
     data = {"figures": [{k: v for k, v in f.items() if k != "caption"} for f in figures], "budgets": budgets(report)}
     order = [name for name in _ORDER if any(f["id"] == name for f in figures)]
     drawn = {f["id"]: _figure(f, order.index(f["id"]) + 1) for f in figures}
     body = [_header(report), _law(report, drawn), *_forecasts(report, drawn), *_plans(report, drawn)]
-    body += [*_equal_compute(drawn), _misses(drawn), _provenance(report)]
+    body += [*_equal_compute(drawn), _misses(drawn)]
+    body += [_section(f"more-{k}", escape(title), _table(grid, escape(caption)))
+             for k, (title, caption, grid) in enumerate(extra, 1)]  # fmt: skip
+    body.append(_provenance(report))
     policy = (
         "default-src 'none'; base-uri 'none'; form-action 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
         f"script-src {_hash(library)} {_hash(JS)}"
