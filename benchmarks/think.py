@@ -4,6 +4,8 @@
 
 A. one request: CPU of this process and requests a second, beside a bare aiohttp loop with the same session settings
 B. best of 8 by vote: wall and CPU per problem, with 8 requests each and with one of n = 8; peers where installed
+   (optillm: its best of 8, one request of n = 8 and 8 ratings, one problem after the other)
+C. one step of a tree search without any model behind it, by the size of the tree; treequest beside it
 
 Bare loop and isoflop take turns. The server is a process of its own; every text it gives is new, the answer in it is
 always the same.
@@ -17,6 +19,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -167,7 +170,9 @@ def vote(url, count, folder, *, use_n):
 
 def its_hub(url, count):
     """its_hub's self-consistency, 8 samples a problem, as many problems at once."""
-    from its_hub import LMOrchestrator, OpenAICompatibleLanguageModel, SelfConsistency
+    from its_hub import SelfConsistency
+    from its_hub.core.lms.openai_lm import OpenAICompatibleLanguageModel
+    from its_hub.core.orchestrator import LMOrchestrator
 
     async def go():
         async with OpenAICompatibleLanguageModel(endpoint=url, api_key="none", model_name="echo") as model:
@@ -183,7 +188,87 @@ def its_hub(url, count):
     return asyncio.run(go())
 
 
-PEERS = {"its_hub": its_hub, "optillm": None, "treequest": None}
+def optillm(url, count):
+    """optillm's best of n. Its package imports a server with all of its peers' clients; the one file does without."""
+    import logging
+    import sys
+    import types
+
+    from openai import OpenAI
+
+    logging.disable(logging.CRITICAL)
+    place = importlib.util.find_spec("optillm").submodule_search_locations[0]
+    sys.modules["optillm"] = types.ModuleType("optillm")
+    sys.modules["optillm"].conversation_logger = None
+    spec = importlib.util.spec_from_file_location("optillm_bon", Path(place) / "bon.py")
+    bon = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bon)
+    del sys.modules["optillm"]
+    client = OpenAI(base_url=url, api_key="none")
+    count = max(1, count // 20)
+    wall, cpu = time.perf_counter(), time.process_time()
+    for i in range(count):
+        text, _ = bon.best_of_n_sampling("", f"What is 6 times 7? {i}", client, "echo", 8)
+        assert "42" in text
+    return (time.perf_counter() - wall) * 20, (time.process_time() - cpu) * 20
+
+
+PEERS = {"its_hub": its_hub, "optillm": optillm}
+
+
+# -- trees ------------------------------------------------------------------------------------------------------------
+
+SIZES = (64, 256, 1024, 10000)
+
+
+def grow_mcts(size, expand=4):
+    """Our Monte-Carlo tree: select, add `expand` nodes, back them up; seconds of CPU for each of the last nodes."""
+    from isoflop.levers.think._tree import Tree
+    from isoflop.levers.think.mcts import select
+
+    rng, tree, took = random.Random(0), Tree(), []
+    while len(tree) <= size:
+        began = time.process_time()
+        node = select(tree, 1.0)
+        for _ in range(expand):
+            child = tree.add(node, "a step", value=rng.random())
+            tree.back_up(child, tree.value[child])
+        took.append((time.process_time() - began) / expand)
+    return statistics.mean(took[-max(4, len(took) // 4) :])
+
+
+def grow_ets(size, width=64):
+    """ETS: choose what to keep of the open nodes, for each node that is added; levels of `width`, or of the tree."""
+    from isoflop.levers.think._tree import Steps, Tree
+    from isoflop.levers.think.ets import select
+
+    rng, tree, how, took = random.Random(0), Tree(), Steps(), []
+    alive, width = [0], min(width, size // 4)
+    while len(tree) <= size:
+        began = time.process_time()
+        kept, _ = select(tree, alive, width, how, cache=1.0, cover=1.5)
+        took.append((time.process_time() - began) / width)
+        said = [" ".join(rng.choices(WORDS, k=20)) for _ in range(6)]
+        alive = [tree.add(kept[i % len(kept)], rng.choice(said), tokens=20, value=rng.random()) for i in range(width)]
+        if tree.depth[alive[0]] >= 40:  # as deep as a text has steps; then a new one
+            alive = [0]
+    return statistics.mean(took[-16:])
+
+
+WORDS = [f"w{i}" for i in range(200)]
+
+
+def grow_treequest(size, kind):
+    """A step of treequest's algorithms."""
+    import treequest
+
+    rng, algorithm, took = random.Random(0), getattr(treequest, kind)(), []
+    state = algorithm.init_tree()
+    for _ in range(size):
+        began = time.process_time()
+        state = algorithm.step(state, {"a": lambda parent: ("a step", rng.random())})
+        took.append(time.process_time() - began)
+    return statistics.mean(took[-max(4, size // 8) :])
 
 
 # -- tables -----------------------------------------------------------------------------------------------------------
@@ -206,7 +291,7 @@ def main():
     server.start()
     url = f"http://127.0.0.1:{here.recv()}/v1"
     print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start; medians of {given.repeats} (range)")
-    found = {"A": table_a(url, given), "B": table_b(url, given)}
+    found = {"A": table_a(url, given), "B": table_b(url, given), "C": table_c()}
     print(f"load {os.getloadavg()[0]:.1f} at the end")
     if given.json:
         Path(given.json).write_text(json.dumps(found, indent=1))
@@ -235,7 +320,7 @@ def table_b(url, given):
         "isoflop, n = 8": lambda folder: vote(url, given.problems, folder, use_n=True),
     }
     for name, run in PEERS.items():
-        if run is not None and importlib.util.find_spec(name):
+        if importlib.util.find_spec(name):
             contestants[name] = lambda folder, run=run: run(url, given.problems)
     print(f"\nB. best of 8 by vote, 32 problems at once\n{'':<22}{'wall ms a problem':>28}{'CPU ms a problem':>28}")
     found = {}
@@ -246,11 +331,25 @@ def table_b(url, given):
                 found[name].append(run(folder))
         wall, cpu = ([turn[i] / given.problems for turn in found[name]] for i in (0, 1))
         print(f"{name:<22}{spread(wall, 1e3):>28}{spread(cpu, 1e3):>28}")
-    for name, run in PEERS.items():
+    for name in PEERS:
         if not importlib.util.find_spec(name):
             print(f"{name:<22}not installed")
-        elif run is None:
-            print(f"{name:<22}installed; has no vote over samples of a server to compare with")
+    return found
+
+
+def table_c():
+    print(f"\nC. CPU ms for a node of a tree{'':<6}" + "".join(f"{size:>10}" for size in SIZES))
+    found = {name: [grow(size) for size in SIZES] for name, grow in {"mcts": grow_mcts, "ets": grow_ets}.items()}
+    if importlib.util.find_spec("treequest"):
+        import treequest
+
+        for kind in ("StandardMCTS", "TreeOfThoughtsBFSAlgo", "ABMCTSA"):
+            if hasattr(treequest, kind):
+                found[f"treequest, {kind}"] = [grow_treequest(size, kind) for size in SIZES if size <= 256]
+    for name, row in found.items():
+        print(f"{name:<36}" + "".join(f"{1e3 * x:>10.3f}" for x in row))
+    if not importlib.util.find_spec("treequest"):
+        print("treequest: not installed")
     return found
 
 

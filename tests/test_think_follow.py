@@ -62,15 +62,16 @@ def loop(tmp_path_factory):
 
 def test_pilot_plan_run_and_report(loop, run):
     folder, pilot, problems, url, service = loop
-    fixed = ("--server", url, "--model", "arithmetic_lm", "--protocol", "completions", "--max-tokens", 90)
-    fixed = (*fixed, "--set", "temperature=1.0")
-    run("think", "run", pilot, *fixed, "--n", 8, "--out", folder / "first")
+    fixed = ("--server", url, "--model", "arithmetic_lm", "--protocol", "completions")
+    how = ("--max-tokens", 90, "--set", "temperature=1.0")
+    run("think", "run", pilot, *fixed, *how, "--n", 8, "--out", folder / "first")
     seen = run.json("think", "replay", folder / "first", "--strategy", "majority", "--budgets", "1,8")
     assert seen["problems"] == 24
     assert "score" not in seen["rows"][0]
     made = run.json(
         "think", "plan", folder / "first", "--budget-tokens", "12k", "--problems", 44, "--out", folder / "plan.json"
     )
+    assert made["sampling"] == {"temperature": 1.0, "max_tokens": 90, "stop": []}
     told = run("think", "run", problems, *fixed, "--plan", folder / "plan.json", "--out", folder / "planned")
     assert "as planned" in told.stdout
     (row,) = isoflop.read(folder / "planned" / "runs.jsonl").to_dict("records")
@@ -78,6 +79,8 @@ def test_pilot_plan_run_and_report(loop, run):
     assert row["planned_accuracy"] == pytest.approx(made["accuracy"]["best"])
     spent = row["prompt_tokens"] + row["gen_tokens"]
     assert 0.8 * made["spent"]["best"] < spent <= made["spent"]["best"] + 120 / 44  # at most the last call beyond
+    drawn = isoflop.read(folder / "planned" / "samples", where="role == 'model'")
+    assert {(s["temperature"], s["max_tokens"]) for s in drawn["settings"].map(as_mapping)} == {(1.0, 90)}
     notes = notes_of(folder / "planned")
     sure = [n["drawn"] for n in notes.values() if len(n["votes"]) == 1]
     split = [n["drawn"] for n in notes.values() if len(n["votes"]) > 1]
@@ -89,6 +92,40 @@ def test_pilot_plan_run_and_report(loop, run):
     assert len(service.requests) == asked
     assert again["rows"][0]["accuracy"] == row["accuracy"]
     assert again["rows"][0]["gen_tokens"] == row["gen_tokens"]
+
+
+def as_mapping(cell):
+    return json.loads(cell) if isinstance(cell, str) else cell
+
+
+def test_scores_of_a_verifier_are_kept_and_weighed(loop, run):
+    """best_of_n is replayed and planned from our own store, and comes out as it was run."""
+    folder, pilot, _, url, _ = loop
+    (folder / "mine.py").write_text(
+        "import zlib\n\ndef any_order(problem, text):\n    return zlib.crc32(text.encode())\n"
+    )
+    lever = Think(
+        "arithmetic_lm", str(pilot), server=url, protocol="completions", max_tokens=90, strategy="best_of_n",
+        score=f"{folder / 'mine.py'}:any_order", over={"n": [4, 8]}, settings={"temperature": 1.0},
+    )  # fmt: skip
+    rows = isoflop.sweep(lever, out=folder / "scored", progress=False)
+    samples = read_samples(folder / "scored")
+    curves = replay(samples, strategies=["best_of_n"], budgets=[4, 8])
+    ran = rows.set_index("samples")["accuracy"]
+    assert curves["best_of_n"].accuracy[1] == pytest.approx(ran[8])
+    kept = isoflop.read(folder / "scored" / "samples", where="role == 'score'")
+    assert len(kept) == kept["sample"].nunique() == samples.n.sum() == 24 * 8  # a score each, however often it was used
+    made = run.json("think", "plan", folder / "scored", "--budget-tokens", "12k", "--problems", 44)
+    assert made["baseline"] == "best_of_n"
+    isoflop.sweep(
+        Think("arithmetic_lm", str(pilot), server=url, protocol="completions", max_tokens=90, over={"n": [9]},
+              settings={"temperature": 1.0}), out=folder / "scored2", progress=False,
+    )  # fmt: skip
+    with (folder / "scored" / "samples" / "samples.jsonl").open("ab") as file:
+        file.write((folder / "scored2" / "samples" / "samples.jsonl").read_bytes())
+    more = read_samples(folder / "scored", only={"strategy": "best_of_n"})
+    assert "score" in more.columns
+    assert any("samples have no score" in w for w in read_samples(folder / "scored").warnings)
 
 
 # -- bins, shares, budgets --------------------------------------------------------------------------------------------

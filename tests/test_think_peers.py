@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -23,6 +24,8 @@ pytest.importorskip("torch", reason="needs isoflop[torch]")
 pytest.importorskip("tokenizers", reason="needs isoflop[torch]")
 pytest.importorskip("transformers", reason="needs transformers[serving]")
 pytest.importorskip("uvicorn", reason="needs transformers[serving]")
+if importlib.util.find_spec("openai") is None:
+    pytest.skip("needs transformers[serving]", allow_module_level=True)
 
 import isoflop
 from isoflop.levers.think import Think

@@ -243,6 +243,23 @@ def test_a_large_program_is_solved():
     assert (got.objective, got.gap) == (pytest.approx(value), 0.0)
 
 
+def test_where_nothing_pays_the_least_bad_is_kept():
+    paths = [["root", "a", "b", "x"], ["root", "a", "b", "y"], ["root", "c", "d", "e", "z"]]
+    got = kept(paths, [0.3, 0.3, 0.1], price=1.0, labels=[0, 1, 2], bonus=0.9)
+    assert (got.leaves, got.gap) == ((0, 1), 0.0)
+    assert got.objective == pytest.approx(0.6 - 5 + 1.8)
+
+
+def test_what_branching_does_not_settle_the_solver_does():
+    rng = np.random.default_rng(0)
+    paths = [["root", f"a{i % 8}", f"b{i % 32}", f"leaf{i}"] for i in range(64)]
+    rewards, labels = rng.dirichlet(np.ones(64)).tolist(), rng.integers(0, 10, 64).tolist()
+    got = kept(paths, rewards, price=2 / 64, labels=labels, bonus=0.15)
+    nodes = {n for i in got.leaves for n in paths[i]}
+    value = sum(rewards[i] for i in got.leaves) - len(nodes) * 2 / 64 + 0.15 * len({labels[i] for i in got.leaves})
+    assert (got.objective, got.gap) == (pytest.approx(value), 0.0)
+
+
 def test_keep_refuses_nonsense():
     with pytest.raises(ValueError, match="at least one leaf"):
         keep([], [])

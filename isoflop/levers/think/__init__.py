@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from isoflop.levers.think._problems import ProblemSet
 
 _LISTS = {"ladder": True}  # fields that only list settings, or change no result: they may differ when resumed
-PLAN_SETTINGS = ("temperature", "pass_score")  # what a plan leaves open
+PLAN_SETTINGS = ("temperature", "max_tokens", "stop", "pass_score")  # what can be said beside a plan
 _EACH = "problem_"  # over={"problem_tokens": [...]}: the budget of each problem as the axis
 
 
@@ -27,12 +27,14 @@ class Think:
     strategy, settings: a name of `isoflop list levers/think`, or "file.py:name", and its own settings
     over: {"n": [1, 4, 16]}: one setting of the strategy with several values, cheap to dear; or the budget of each
         problem, as {"problem_tokens": [500, 2000]}
-    plan: a file of `isoflop think plan` in place of strategy and over; settings are then temperature and pass_score
-        (see `_follow`), and without a budget the plan's own holds
+    plan: a file of `isoflop think plan` in place of strategy and over. It says temperature, max_tokens and stop as its
+        pilot had them; settings are then these three, where they should be others, and pass_score (see `_follow`).
+        Without a budget the plan's own holds
     score, score_settings: the verifier that the strategy may use, by its name or as "file.py:name"
     grade, grade_settings: the verifier that says right or wrong, which the strategy never sees; grade_samples: note it
         with every sample too; rule: how an answer is found in a text (`_answers.extract`)
-    protocol: "chat" or "completions"; system: what stands before; temperature, max_tokens: where a strategy says none
+    protocol: "chat" or "completions"; system: what stands before
+    temperature, max_tokens, stop: where neither a strategy nor a plan says one
     budget, problem_budget: {tokens, gen_tokens, usd, seconds} of a whole setting, and of each problem
     prices: USD per million tokens, {prompt, gen, cached}; config: config.json of the model; params: its parameters
     calls, requests_per_minute, tokens_per_minute, timeout, tries: limits; key_env: environment variable of the key
@@ -60,6 +62,7 @@ class Think:
     system: str = ""
     temperature: float = 0.8
     max_tokens: int = 1024
+    stop: Sequence[str] = ()
     budget: Mapping[str, float] = field(default_factory=dict)
     problem_budget: Mapping[str, float] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)

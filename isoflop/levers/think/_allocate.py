@@ -54,6 +54,7 @@ class Plan:
     fits: Mapping[str, Any] = field(default_factory=dict)
     level: float = 90
     warnings: tuple[str, ...] = ()
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, max_tokens, stop, where the pilot says
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, as --out writes them and `isoflop think run --plan` reads them."""
@@ -62,7 +63,7 @@ class Plan:
             "bins": [{"low": b.low, "high": b.high, "problems": b.problems,
                       "settings": [s._asdict() for s in b.settings]} for b in self.bins],
             "uniform": dict(self.uniform), "oracle_hindsight": self.oracle, "baseline": self.baseline,
-            "fits": dict(self.fits), "warnings": list(self.warnings),
+            "sampling": dict(self.sampling), "fits": dict(self.fits), "warnings": list(self.warnings),
         }  # fmt: skip
         for name in ("accuracy", "spent", "saving"):
             q = getattr(self, name)
@@ -372,7 +373,12 @@ def _plan(
     single = _fit(one, everyone)[0]
     base = _baseline(curves)
     where = _assign(task.mark, edges)
+    ways: Sequence[Mapping[str, Any]] = samples.how.get("sampling", ()) if samples is not None else ()
     warnings = list(samples.warnings if samples is not None else ())
+    if len(ways) > 1:
+        warnings.append(
+            f"the pilot was sampled in {len(ways)} ways ({_ways(ways)}): a run of the plan must be told one"
+        )
     if signal[0] == "labels":
         warnings.append(
             "signal 'labels' is hindsight: it puts problems in bins by their answers; no program can run it"
@@ -386,7 +392,12 @@ def _plan(
         uniform={"settings": _shares_of(task, single, 0), "accuracy": single.value},
         oracle=_oracle(one), saving=saved_against(base, cost, value, price, weight), baseline=f"{base.name}",
         fits=_fits(samples, curves), level=s["level"], warnings=tuple(warnings),
+        sampling=ways[0] if len(ways) == 1 else {},
     )  # fmt: skip
+
+
+def _ways(ways: Sequence[Mapping[str, Any]]) -> str:
+    return "; ".join(f"temperature {w['temperature']}, max_tokens {w['max_tokens']}" for w in ways[:3])
 
 
 def _shares_of(task: _Task, found: Mixture, b: int) -> list[Share]:

@@ -12,7 +12,8 @@ from isoflop.levers.think._estimators import log_factorials
 from isoflop.levers.think._votes import _payout, _shares, blocks, standard_error
 
 Array = np.ndarray
-RULES = ("beta", "overtake")
+RULES = ("beta", "overtake", "kinds")
+_FOLLOWED = 20
 _CLOSE = 64  # up to here a look after every sample, then one every sixteenth of those drawn
 _LONG = 256
 _CELLS = 700_000
@@ -25,9 +26,10 @@ def early_stop(
     """Majority vote that stops by a sequential test, with at most `caps` samples
 
     rule: "beta" stops when P(the leader's share against the runner-up < 1/2) <= risk under a uniform prior, Aggarwal et
-    al. 2023 (arXiv 2305.11860); "overtake" when P(the runner-up leads after all of the cap) <= risk (the strategy
-    `adaptive`; caps to 64). A lead that the rest of the cap cannot make up always stops. Beyond 64 samples the test
-    looks every sixteenth of the samples drawn. codes: (problems, n) answers as numbers, -1 for none; right:
+    al. 2023 (arXiv 2305.11860); "overtake" when P(the runner-up leads after all of the cap) <= risk (caps to 64);
+    "kinds" when P(another answer leads then) is, all answers followed (the strategy `adaptive`; caps to 20). A lead
+    that the rest of the cap cannot make up always stops. Beyond 64 samples the test looks every sixteenth of the
+    samples drawn. codes: (problems, n) answers as numbers, -1 for none; right:
     (problems, n). Returns right, samples drawn, and the Monte Carlo standard error of right; (problems, caps).
     """
     caps_ = np.asarray(caps, int)
@@ -35,8 +37,9 @@ def early_stop(
         raise ValueError(f"rule={rule!r} must be one of {', '.join(RULES)}, and risk={risk:g} from 0 to 1")
     if caps_.min() < 1 or caps_.max() > codes.shape[1]:
         raise ValueError(f"k={caps_.max()} must be from 1 to the {codes.shape[1]} samples of a problem")
-    if rule == "overtake" and caps_.max() > _CLOSE:
-        raise ValueError(f"rule 'overtake' is for at most {_CLOSE} samples; use 'beta'")
+    most = {"overtake": _CLOSE, "kinds": _FOLLOWED}.get(rule, codes.shape[1])
+    if caps_.max() > most:
+        raise ValueError(f"rule {rule!r} is for at most {most} samples; use 'beta'")
     share = _shares(codes, right)
     out = np.zeros((3, len(codes), len(caps_)))
     for part in (caps_ <= _LONG, caps_ > _LONG):  # few orders serve the long caps, many the short ones
@@ -78,7 +81,7 @@ def _replay_rows(codes: Array, share: Array, caps: Array, rule: str, risk: float
         left = caps - look
         stop = open_ & ((lead - second)[:, None] > left)
         stop |= open_ & (left == 0)
-        stop |= open_ & (left >= 0) & _test(rule, risk, lead, second, totals[:, 1:].sum(1), left)
+        stop |= open_ & (left >= 0) & _test(rule, risk, lead, second, totals[:, 1:], left)
         if stop.any():
             won = _payout(totals[:, 1 : width + 1], share[problem[alive]], "even")
             i, j = np.nonzero(stop)
@@ -102,16 +105,28 @@ def _looks(caps: Array) -> list[int]:
     return sorted(looks)
 
 
-def _test(rule: str, risk: float, lead: Array, second: Array, cast: Array, left: Array) -> Array:
+def _test(rule: str, risk: float, lead: Array, second: Array, votes: Array, left: Array) -> Array:
     """Whether the rule stops; (lines, 1) or (lines, caps)."""
     if rule == "beta":
         return (below_half(lead.astype(int), second.astype(int)) <= risk)[:, None] & (lead > 0)[:, None]
+    if rule == "kinds":
+        return _followed(-np.sort(-votes, axis=1)[:, :_FOLLOWED].astype(int), left) <= risk
     from isoflop.levers.think.adaptive import overtaken
 
-    state = np.stack([lead, second, cast - lead - second]).astype(int)
+    state = np.stack([lead, second, votes.sum(1) - lead - second]).astype(int)
     unique, place = np.unique(state, axis=1, return_inverse=True)
     chance = [[overtaken(*map(int, s), left=int(x)) if x >= 0 and s[0] else 1.0 for x in left] for s in unique.T]
     return np.array(chance)[place.ravel()] <= risk
+
+
+def _followed(votes: Array, left: Array) -> Array:
+    """`adaptive.not_last` of each line at each cap; votes: most first. (lines, caps)."""
+    from isoflop.levers.think.adaptive import not_last
+
+    unique, place = np.unique(votes, axis=0, return_inverse=True)
+    seen = [tuple(int(v) for v in row if v) for row in unique]
+    chance = [[not_last(row, left=int(x)) if x >= 0 and row else 1.0 for x in left] for row in seen]
+    return np.array(chance)[place.ravel()]
 
 
 def below_half(lead: Array, second: Array) -> Array:

@@ -58,6 +58,7 @@ class PlanFile:
     spent: float
     accuracy: Mapping[str, Any]
     sha256: str
+    sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, max_tokens, stop of the pilot
 
 
 def read_plan(path: str | Path) -> PlanFile:
@@ -68,13 +69,19 @@ def read_plan(path: str | Path) -> PlanFile:
         bins = tuple(_bin(one) for one in plan["bins"])
         found = PlanFile(
             bins, plan["signal"], int(plan["probe"]), plan["cost"], float(plan["spent"]["best"]), plan["accuracy"],
-            hashlib.sha256(text).hexdigest(),
+            hashlib.sha256(text).hexdigest(), _sampling(plan.get("sampling") or {}),
         )  # fmt: skip
     except OSError as error:
         raise ValueError(f"cannot read the plan {path}: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no plan of `isoflop think plan --out`: {type(error).__name__} {error}") from None
     return _followed(found, path)
+
+
+def _sampling(found: Mapping[str, Any]) -> dict[str, Any]:
+    """How to sample, as a Backend takes it."""
+    known: dict[str, Any] = {"temperature": float, "max_tokens": int, "stop": tuple}
+    return {name: known[name](value) for name, value in found.items() if name in known}
 
 
 def _bin(one: Mapping[str, Any]) -> Bin:
@@ -104,11 +111,12 @@ async def follow(
 ) -> tuple[Work, list[dict[str, Any]], dict[str, Any]]:
     """Every problem through the plan: the work done, a row per problem, and what the plan expected."""
     plan = read_plan(str(lever.plan))
+    backend = replace(backend, **{**plan.sampling, **_sampling(setting)})
     problems = lever.problem_set.problems
     unit, limit = _budget(lever, plan, len(problems))
     hard = dict(lever.budget) or ({unit: limit} if unit in ("tokens", "gen_tokens", "usd") else {})
     work = Work(lever, "plan", run, backend, budget=Budget(**lever.problem_budget), whole=Budget(**hard))
-    one = Following(plan, work, seed, setting.get("temperature"), setting.get("pass_score"), unit, limit, lever.calls)
+    one = Following(plan, work, seed, setting.get("pass_score"), unit, limit, lever.calls)
     rows = await one.answer_all(problems)
     low, high = plan.accuracy["interval"]
     expected = {"planned_accuracy": plan.accuracy["best"], "planned_low": low, "planned_high": high}
@@ -177,7 +185,6 @@ class Following:
     plan: PlanFile
     work: Work
     seed: int
-    temperature: float | None
     pass_score: float | None
     unit: str
     limit: float
@@ -210,7 +217,7 @@ class Following:
         """Have n samples of a problem and their scores; fewer where the budget ends, or a call fails."""
         problem = one.begun.problem
         try:
-            got = await one.begun.handle.sample(problem.prompt, n=n, temperature=self.temperature, seed=self.seed)
+            got = await one.begun.handle.sample(problem.prompt, n=n, seed=self.seed)
             if one.score is not None:
                 one.scores = await one.score(problem, [s.text for s in got])
         except BudgetSpent:
@@ -302,7 +309,7 @@ class Following:
             if not one.share.k or not one.keys:
                 raise BudgetSpent("the budget was spent")
             name, how = _DECIDES[one.share.strategy]
-            own = {"n": len(one.keys), "temperature": self.temperature, "seed": self.seed, **how}
+            own = {"n": len(one.keys), "temperature": None, "seed": self.seed, **how}
             found = await get_strategy(name)(one.begun.problem, one.begun.handle, one.score, **own)
             told = {"answered_by": name, "signal": one.mark, "bin": one.place, "planned": one.share.k}
             return replace(found, info={**found.info, **told, "drawn": len(one.keys)})

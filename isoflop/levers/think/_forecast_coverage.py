@@ -19,8 +19,8 @@ _RATE = np.exp(_U)
 # hierarchical maximum likelihood and widened to the spread between them; mu is left free.
 _MEAN = np.array([-6.0, np.log(0.31), 1.1])
 _SD = np.array([4.0, 0.35, 0.6])
-_REACHED = 0.05  # coverage at which the line and the tail form count the same
-_FORMS = 2.0  # how sure that weight is: it is drawn from Beta(2 w, 2 (1 - w))
+_LINE, _REACHED = 0.75, 0.02  # most weight of the line, and the coverage at which it has half of that
+_FORMS = 1.0  # how sure that weight is: it is drawn from Beta(w, 1 - w)
 _ROUNDS = 4
 
 
@@ -33,7 +33,7 @@ def forecast_coverage(
 
     - the straight line in ln k, pass@k = exp(-a k^-b) (Brown et al. 2024, arXiv 2407.21787), by least squares over
       k <= n, with draws by resampling problems. Steady, but it needs coverage to have left the part where it grows in
-      proportion to k: w = C / (C + .05), C the coverage reached within the n samples.
+      proportion to k: w = .75 C / (C + .02), C the coverage reached within the n samples.
     - a distribution of success rates over problems with a power law at its lower end (Schaeffer et al. 2025, arXiv
       2502.17578): -ln(1 - p) generalised gamma, exponent d at the lower end and cut off at the upper, with a prior on
       its shape learnt from other sets of problems; by the likelihood of the counts, for these very problems.
@@ -87,7 +87,7 @@ def coverage_draws(n: Any, c: Any, k: Any, *, draws: int = 1000, seed: int = 0) 
         return np.exp(-np.exp(np.median(bends, 0))), tail
     line_best, line = _line_draws(n, c, k, draws, rng)
     reached = float(pass_at_k(n, c, [n.min()]).mean())
-    weight = reached / (reached + _REACHED)
+    weight = _LINE * reached / (reached + _REACHED)
     w = rng.beta(_FORMS * weight + 1e-9, _FORMS * (1 - weight) + 1e-9, (draws, 1))
     best = (1 - weight) * np.median(bends, 0) + weight * line_best
     drawn = (1 - w) * bends + w * line

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
+import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from isoflop import _find
 from isoflop.levers.think._answers import canonical, key_of
-from isoflop.levers.think._meter import Account
-from isoflop.levers.think._model import MeteredModel, MeteredScore
+from isoflop.levers.think._meter import Account, Spent
+from isoflop.levers.think._model import MeteredModel
 from isoflop.levers.think._types import Problem, Score
 
 if TYPE_CHECKING:
@@ -18,6 +21,38 @@ if TYPE_CHECKING:
 
 _VERIFIERS = "levers/think/verifiers"
 Grade = Callable[[Problem, Sequence[str]], Any]
+
+
+@dataclass
+class MeteredScore:
+    """A verifier that counts its calls and seconds; models inside it are metered handles of role "score".
+
+    handle: of the strategy, beside whose samples the scores are kept, under the verifier's `name`.
+    """
+
+    score: Score
+    account: Account
+    counted: bool = True  # False: what it spends is counted by the model inside it
+    handle: MeteredModel | None = None
+    name: str = ""
+
+    async def __call__(self, problem: Problem, texts: Sequence[str]) -> list[float]:
+        scores: list[float] = await self._timed(self.score(problem, texts))
+        if self.handle is not None and len(scores) == len(texts):
+            await self.handle.note_scores(self.name, texts, scores)
+        return scores
+
+    async def steps(self, problem: Problem, texts: Sequence[str]) -> list[list[float]]:
+        return await self._timed(self.score.steps(problem, texts))
+
+    async def _timed(self, call: Any) -> Any:
+        self.account.check()
+        began = time.perf_counter()
+        try:
+            return await call
+        finally:
+            spent = Spent(calls=1, call_seconds=time.perf_counter() - began) if self.counted else Spent()
+            self.account.charge(spent, paid=spent, role="score")
 
 
 def make_score(lever: Think) -> Callable[[Account, MeteredModel], MeteredScore] | None:
@@ -34,11 +69,15 @@ def make_score(lever: Think) -> Callable[[Account, MeteredModel], MeteredScore] 
             f"grade with it, and read coverage off the recorded samples (isoflop think replay)"
         )
     _verifier(lever.score, lever.score_settings, model=None)  # a wrong setting is said before anything is spent
+    name = lever.score
+    if lever.score_settings:  # they may hold what no store should, so only a mark of them is kept
+        settings = json.dumps(dict(lever.score_settings), sort_keys=True, default=str)
+        name += f" {hashlib.sha256(settings.encode()).hexdigest()[:8]}"
 
     def make(account: Account, handle: MeteredModel) -> MeteredScore:
         model = MeteredModel(handle.backend, account, handle.problem, handle.strategy, handle.run, role="score")
         verifier = _verifier(str(lever.score), lever.score_settings, model=model)
-        return MeteredScore(verifier, account, counted=not _needs_model(kind))
+        return MeteredScore(verifier, account, counted=not _needs_model(kind), handle=handle, name=name)
 
     return make
 

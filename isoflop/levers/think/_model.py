@@ -28,7 +28,7 @@ from isoflop.levers.think._protocol import (
     text_of,
 )
 from isoflop.levers.think._store import Store, _dumps
-from isoflop.levers.think._types import BudgetSpent, ModelError, Problem, Sample, Score
+from isoflop.levers.think._types import BudgetSpent, ModelError, Problem, Sample
 
 _MOST_AT_ONCE = 128  # choices in one call
 
@@ -49,6 +49,7 @@ class Backend:
     system: str = ""
     temperature: float = 0.8
     max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
     use_n: bool = True
     prices: Prices = field(default_factory=Prices)
     size: ModelSize = field(default_factory=ModelSize)
@@ -68,6 +69,7 @@ class MeteredModel:
     role: str = "model"
     error: str = ""  # of the last call that failed
     _seen: set[str] = field(default_factory=set)  # keys charged already: the same sample twice costs once
+    _keys: dict[int, dict[str, None]] = field(default_factory=dict)  # of the samples with a text, by its hash
 
     def key(self, text: str) -> str | None:
         return self.backend.key(text)
@@ -102,7 +104,7 @@ class MeteredModel:
             back.model, back.protocol, prompt, prefix, back.system, 1,
             back.max_tokens if max_tokens is None else max_tokens,
             back.temperature if temperature is None else temperature,
-            (stop,) if isinstance(stop, str) else tuple(stop), None, logprobs, back.extra,
+            (stop,) if isinstance(stop, str) else tuple(stop) or back.stop, None, logprobs, back.extra,
         )  # fmt: skip
         plan = _Plan(ask, until, _first_seed(seed, prompt, prefix), n)
         return await self._collect(plan)
@@ -126,10 +128,27 @@ class MeteredModel:
             for i in missing:
                 in_flight.pop(plan.keys[i], None)
             done.set_result(None)
+        if not plan.ask.prefix:
+            for key, one in zip(plan.keys, found, strict=True):
+                if one is not None:
+                    self._keys.setdefault(hash(one.text), {})[key] = None
         got = [one for one in found if one is not None]
         if spent is not None and not got:
             raise spent
         return got
+
+    async def note_scores(self, verifier: str, texts: Sequence[str], scores: Sequence[float]) -> None:
+        """Keep a verifier's scores beside the samples that have these texts, once each."""
+        store, records = self.backend.store, []
+        for text, score in zip(texts, scores, strict=True):
+            for sample in self._keys.get(hash(text), ()):
+                key = hashlib.sha256(_dumps(["score", verifier, sample])).hexdigest()
+                if math.isfinite(score) and store.get(key) is None:
+                    about = {"problem": self.problem.id, "strategy": self.strategy, "run": self.run}
+                    told = {"role": "score", "verifier": verifier, "sample": sample, "score": float(score)}
+                    records.append({"v": 1, "key": key, **about, "model": self.backend.model, **told, "error": None})
+        if records:
+            await store.put(list({record["key"]: record for record in records}.values()))
 
     async def _known(
         self, plan: _Plan, found: list[Sample | None], missing: list[int], done: asyncio.Future[None]
@@ -469,27 +488,3 @@ def raise_first(results: Sequence[Any]) -> None:
     errors = [r for r in results if isinstance(r, BaseException)]
     for error in sorted(errors, key=lambda e: isinstance(e, BudgetSpent)):
         raise error
-
-
-@dataclass
-class MeteredScore:
-    """A verifier that counts its calls and seconds; models inside it are metered handles of role "score"."""
-
-    score: Score
-    account: Account
-    counted: bool = True  # False: what it spends is counted by the model inside it
-
-    async def __call__(self, problem: Problem, texts: Sequence[str]) -> list[float]:
-        return await self._timed(self.score(problem, texts), len(texts))
-
-    async def steps(self, problem: Problem, texts: Sequence[str]) -> list[list[float]]:
-        return await self._timed(self.score.steps(problem, texts), len(texts))
-
-    async def _timed(self, call: Any, count: int) -> Any:
-        self.account.check()
-        began = time.perf_counter()
-        try:
-            return await call
-        finally:
-            spent = Spent(calls=1, call_seconds=time.perf_counter() - began) if self.counted else Spent()
-            self.account.charge(spent, paid=spent, role="score")

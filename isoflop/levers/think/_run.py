@@ -105,8 +105,8 @@ async def connect(lever: Think, client: Client, store: Store) -> Backend:
         size = ModelSize.of(card["isoflop"], params=lever.params)
     return Backend(
         client, store, lever.model, key=cached_key(lever.rule), able=able, protocol=lever.protocol,
-        system=lever.system, temperature=lever.temperature, max_tokens=lever.max_tokens, use_n=lever.use_n,
-        prices=Prices(**lever.prices), size=size, extra=lever.extra,
+        system=lever.system, temperature=lever.temperature, max_tokens=lever.max_tokens, stop=tuple(lever.stop),
+        use_n=lever.use_n, prices=Prices(**lever.prices), size=size, extra=lever.extra,
         grade=make_grade(lever) if lever.grade_samples else None,
     )  # fmt: skip
 

@@ -84,9 +84,11 @@ class _Builder:
         self.left_out: dict[str, int] = {}
         self.counts: bool | None = None
         self.together = False
+        self.notes = _Notes()
         self.kinds: dict[str, set[str]] = {n: set() for n in ("model", "strategy") if n not in (*only, *units)}
 
     def add(self, chunk: Chunk) -> None:
+        chunk = self.notes.take(chunk)
         keep = self._keep(chunk)
         get = {name: np.asarray(values)[keep] for name, values in chunk.cells.items()}
         lines = np.asarray(chunk.lines)[keep]
@@ -112,6 +114,9 @@ class _Builder:
                 self._put(name, _numbers(get[name], name, chunk.place, lines).astype("f4" if name != "score" else "f8"))
         if "answer" in get and not counts:
             self._put("answer", self._answers(get["answer"]))
+        if "key" in get and "role" in get:
+            self._put("key", _marks(get["key"]))
+            self.notes.ways(get.get("settings", ()))
 
     def _own_prompt(self, get: Mapping[str, Array]) -> dict[str, Array]:
         """Where samples of one call shared a reading of the prompt, the whole prompt and the seconds of each."""
@@ -185,12 +190,14 @@ class _Builder:
         for name in list(self.parts):
             flat[name] = np.concatenate(self.parts.pop(name))
         words = tuple(f"{k} {why} left out" for why, k in self.left_out.items() if k)
+        words += self.notes.give(flat)
         words += tuple(
             f"samples of more than one {name} are taken together; choose with only="
             for name, v in self.kinds.items()
             if len(v) > 1
         )
         how = {"unit": "/".join(self.units), "by": self.by, "equality": _name(self.same), "together": self.together}
+        how["sampling"] = self.notes.settings
         common = {"problems": tuple(self.ids), "cluster": np.array(self.cluster), "how": how, "warnings": words}
         return self._from_counts(flat, common) if self.counts else self._from_rows(flat, common)
 
@@ -226,6 +233,61 @@ class _Builder:
         c = np.add.reduceat(flat["correct"], start[:-1], dtype=int)
         cost = {k: np.add.reduceat(flat[k], start[:-1], dtype=float) / n for k in COSTS if k in flat}
         return Samples(n=n, c=c, start=start, columns=flat, cost=cost, **common)
+
+
+class _Notes:
+    """What a store says beside its samples: a verifier's scores of them, and how they were asked for."""
+
+    def __init__(self) -> None:
+        self.keys: list[Array] = []
+        self.scores: list[Array] = []
+        self.verifiers: dict[str, None] = {}
+        self._settings: dict[tuple[Any, ...], None] = {}
+
+    def take(self, chunk: Chunk) -> Chunk:
+        """The chunk without its scores, which are kept here."""
+        if not {"role", "sample", "verifier"} <= set(chunk.cells):
+            return chunk
+        mine = np.array([v is not None for v in chunk.cells["verifier"]], bool)
+        get = {name: np.asarray(values, object)[mine] for name, values in chunk.cells.items()}
+        self.keys.append(_marks(get["sample"]))
+        self.scores.append(get["score"].astype(float))
+        self.verifiers |= dict.fromkeys(get["verifier"])
+        lines = np.asarray(chunk.lines)[~mine]
+        return Chunk({k: np.asarray(v, object)[~mine] for k, v in chunk.cells.items()}, lines, chunk.place)
+
+    def ways(self, settings: Iterable[Any]) -> None:
+        """Note settings as the store writes them."""
+        for s in settings:
+            if isinstance(s, Mapping):
+                self._settings[s.get("temperature"), s.get("max_tokens"), tuple(s.get("stop") or ())] = None
+
+    @property
+    def settings(self) -> tuple[dict[str, Any], ...]:
+        """Each way in which samples were asked for."""
+        return tuple({"temperature": t, "max_tokens": m, "stop": list(s)} for t, m, s in self._settings)
+
+    def give(self, flat: dict[str, Array]) -> tuple[str, ...]:
+        """Put the scores into the column `score`, where all samples have one; what there is to say about it."""
+        keys = flat.pop("key", None)
+        if keys is None or not self.keys:
+            return ()
+        known, score = np.concatenate(self.keys)[::-1], np.concatenate(self.scores)[::-1]  # the last one counts
+        known, first = np.unique(known, return_index=True)
+        place = np.searchsorted(known, keys).clip(0, len(known) - 1)
+        found = known[place] == keys
+        names = ", ".join(self.verifiers)
+        if not found.all():
+            return (f"{int((~found).sum())} samples have no score of {names}: none is used",)
+        flat["score"] = score[first][place]
+        return (
+            (f"scores of {names} are taken together, the last one of each sample",) if len(self.verifiers) > 1 else ()
+        )
+
+
+def _marks(keys: Iterable[str]) -> Array:
+    """64 bits for each key, the same for the same key within this process."""
+    return np.fromiter(map(hash, keys), np.int64)
 
 
 _SKIP = (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isoflop.levers.think._ask import Ask, at_least, together
 from isoflop.levers.think._types import Answer, Model, ModelError, Problem, Sample, Score
+
+_TURNS = 64
 
 
 @dataclass
@@ -32,12 +35,15 @@ async def conformal(
 ) -> Answer:
     """n chains in turns; a draft turn whose perplexity is too high among the n is rejected and written by the target
 
-    The chains at one turn are each other's calibration set: p_i = #{j: s_j >= s_i} / m over the m chains still
-    running, s the draft's perplexity; rejected where p_i <= alpha. Chains are exchangeable, so at most a share alpha
-    of drafts is rejected, floor(alpha m) / m of them to be exact. target: the model that takes over, by default the
-    same (then a rejected turn is drawn again). The answers are put to a vote; a chain has at most 64 turns.
-    Source: ATTS, Chen et al. 2025 (arXiv 2509.15148), per-question calibration; there the target scores the draft,
-    here the draft's own log-probabilities do, as plain endpoints cannot score a given text.
+    The chains at one turn are each other's calibration set: p_i = #{j: s_j >= s_i} / m over the m chains that reach
+    it, s the draft's perplexity; rejected where p_i <= alpha. Chains are exchangeable, so at most a share alpha of
+    drafts is rejected, floor(alpha m) / m of them to be exact. Nobody waits for all m: a draft is accepted or rejected
+    as soon as the drafts still to come cannot change it, and its chain goes on, so drafts of one turn, the target's
+    rewriting of others and drafts of the next turn overlap; the answers are those of chains in step. target: the model
+    that takes over, by default the same (then a rejected turn is drawn again). The answers are put to a vote; a chain
+    has at most 64 turns. `ahead` counts decisions taken while drafts of the same turn were still out.
+    Source: ATTS, Chen et al. 2025 (arXiv 2509.15148), per-question calibration, asynchronous; there the target scores
+    the draft, here the draft's own log-probabilities do, as plain endpoints cannot score a given text.
     Raises ModelError where the server gives no log-probabilities.
     """
     at_least("conformal", n=n, turn_tokens=turn_tokens)
@@ -46,36 +52,66 @@ async def conformal(
     ask = Ask(problem, model, score, seed)
     second = Ask(problem, target or model, score, seed, None, "", 0, ask.log)
     chains = [_Chain(ask.branch(f"draft{i:04}"), second.branch(f"target{i:04}")) for i in range(n)]
-    turns = drafts = 0
-    while turns < 64 and not ask.spent and (running := [c for c in chains if not c.finish]):
-        drafts += await _turn(running, alpha, turn_tokens)
-        turns += 1
+    race = Race(n, alpha)
+    await together([_go(chain, i, race, turn_tokens) for i, chain in enumerate(chains)])
     ended = [Sample(c.text, c.finish or "length", 0, 0) for c in chains if c.text]
+    drafts, turns = sum(map(len, race.scores)), sum(map(bool, race.scores))
     rejected = sum(c.rejected for c in chains)
-    return ask.by_vote(ended, rejected=rejected, drafts=drafts, turns=turns)
+    return ask.by_vote(ended, rejected=rejected, drafts=drafts, turns=turns, ahead=race.ahead)
 
 
-async def _turn(chains: Sequence[_Chain], alpha: float, tokens: int) -> int:
-    """One turn of all running chains; returns how many drafts there were."""
-    drawn = await together([c.draft(prefix=c.text, max_tokens=tokens, logprobs=True) for c in chains])
-    had = [(c, d[0]) for c, d in zip(chains, drawn, strict=True) if d]
-    for c, d in zip(chains, drawn, strict=True):
-        c.finish = "" if d else "cut"
-    no = rejected([_perplexity(d) for _, d in had], alpha)
-    redone = await together(
-        [c.target(prefix=c.text, max_tokens=tokens) for (c, _), r in zip(had, no, strict=True) if r]
-    )
-    second = iter(redone)
-    for (c, draft), r in zip(had, no, strict=True):
-        kept = next(second) if r else [draft]
-        c.rejected += r
-        _append(c, kept[0] if kept else draft)
-    return len(had)
+async def _go(chain: _Chain, number: int, race: Race, tokens: int) -> None:
+    """One chain from its first turn to its last."""
+    for turn in range(_TURNS):
+        drawn = await chain.draft(prefix=chain.text, max_tokens=tokens, logprobs=True)
+        if not drawn:
+            chain.finish = "cut"
+            race.leave(number, turn - 1)
+            return
+        if await race.rejects(turn, number, _perplexity(drawn[0])):
+            chain.rejected += 1
+            drawn = await chain.target(prefix=chain.text, max_tokens=tokens) or drawn
+        chain.text += drawn[0].text
+        if drawn[0].finish == "stop" or not drawn[0].text:
+            chain.finish = "stop"
+            race.leave(number, turn)
+            return
 
 
-def _append(chain: _Chain, turn: Sample) -> None:
-    chain.text += turn.text
-    chain.finish = "stop" if turn.finish == "stop" or not turn.text else ""
+class Race:
+    """Scores of n chains by turn, and what is certain about a rejection before all of them are there."""
+
+    def __init__(self, n: int, alpha: float) -> None:
+        self.alpha, self.ahead = alpha, 0
+        self.scores: list[dict[int, float]] = [{} for _ in range(_TURNS)]
+        self._last = [_TURNS] * n  # the last turn of each chain, as far as is known
+        self._change = asyncio.Event()
+
+    def leave(self, number: int, turn: int) -> None:
+        """A chain has come to its end after a turn."""
+        self._last[number] = turn
+        self._tell()
+
+    async def rejects(self, turn: int, number: int, score: float) -> bool:
+        """Whether a draft is rejected, as soon as that is certain."""
+        self.scores[turn][number] = score
+        self._tell()
+        while (found := self._certain(turn, score)) is None:
+            await self._change.wait()
+        return found
+
+    def _certain(self, turn: int, score: float) -> bool | None:
+        here = self.scores[turn].values()
+        above = sum(s >= score for s in here)
+        out = sum(last >= turn for last in self._last) - len(here)  # that may still come
+        most = self.alpha * (len(here) + out)
+        found = False if above > most else True if above + out <= most else None
+        self.ahead += found is not None and out > 0
+        return found
+
+    def _tell(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()
 
 
 def rejected(scores: Sequence[float], alpha: float) -> list[bool]:

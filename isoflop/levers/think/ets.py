@@ -27,9 +27,10 @@ async def ets(
     sum over S of their REBASE shares - cache x (nodes on the paths of S) / (all such nodes) + cover x (clusters of
     steps that S touches) / (all clusters). Sharing a path is cheap, so the cache stays small; each cluster of steps
     that mean the same needs one node only, so what is pruned is said elsewhere. cache and cover are the paper's
-    lambda_c and lambda_s (its settings: 1 to 2). The program is solved exactly. Steps are clustered by their words
-    (cosine, average linkage at distance 0.05; the paper embeds them with a model). Source: Hooper et al. 2025 (arXiv
-    2502.13575), section 4. Raises ValueError without a score, ImportError without scipy.
+    lambda_c and lambda_s (its settings: 1 to 2). The program is solved exactly, see `_keep`. Steps are clustered by
+    their words (cosine, average linkage at distance 0.05; the paper embeds them with a model). Source: Hooper et al.
+    2025 (arXiv 2502.13575), section 4. Raises ValueError without a score, ImportError where the program needs a solver
+    and there is no scipy.
     """
     at_least("ets", n=n)
     how = settings_of(Steps, steps)
