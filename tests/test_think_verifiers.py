@@ -15,6 +15,7 @@ from isoflop import _find
 from isoflop.levers.think import _sandbox
 from isoflop.levers.think._answers import TIES, canonical, extract, key_of, merge, vote
 from isoflop.levers.think._ask import filled, picked, said_yes
+from isoflop.levers.think._templates import choice_of, template_of, verdict_of
 from isoflop.levers.think._types import BudgetSpent, Problem, ScoreError
 from isoflop.levers.think.verifiers._measure import limit, measure, wilson
 from isoflop.levers.think.verifiers.exact import Exact
@@ -400,6 +401,43 @@ def test_equal_answers_are_merged_before_a_vote():
 
 def test_templates_leave_other_braces_alone():
     assert filled(r"{problem} \frac{1}{2} {other}", problem="{n} p") == r"{n} p \frac{1}{2} {other}"
+
+
+def test_a_template_is_a_text_or_the_path_of_one(tmp_path):
+    own = tmp_path / "own.txt"
+    own.write_text("Look at {solution}")
+    assert template_of("see {solution}", "judge", "solution") == "see {solution}"
+    assert template_of(own, "judge", "solution") == template_of(str(own), "judge", "solution") == "Look at {solution}"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("no field here", r"^judge: the template has no \{solution\}: what is to be judged goes there$"),
+        ("{problem} and {soluton}", r"has no \{solution\}"),
+        ("missing.txt", r"^judge: the template should stand in missing.txt, but there is no such file$"),
+        ("", r"has no \{solution\}"),
+    ],
+)
+def test_a_template_that_cannot_serve_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        Judge(FakeModel(), template=given)
+
+
+def test_a_template_file_that_lacks_a_field_is_named(tmp_path):
+    (tmp_path / "bad.md").write_text("nothing")
+    (tmp_path / "noise.txt").write_bytes(b"\xff\xfe{solution}")
+    with pytest.raises(ValueError, match=r"template in .*bad\.md has no \{first\} and no \{second\}"):
+        template_of(tmp_path / "bad.md", "tournament", "first", "second")
+    with pytest.raises(ValueError, match="cannot be read as text"):
+        template_of(tmp_path / "noise.txt", "judge", "solution")
+
+
+def test_replies_to_the_papers_own_wording_are_read_too():
+    assert verdict_of("Step 1 holds.\nVerification: Is the answer correct (Yes/No)? No") is False
+    assert verdict_of("Verdict: yes") is True
+    assert verdict_of("perhaps") is None
+    assert [choice_of(t, 2) for t in ("[[A]]", "so: [[B]]", "[[C]]", "Choice: 2", "A")] == [0, 1, None, 1, None]
 
 
 def test_verdicts_and_choices_are_read_strictly():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isoflop.levers.think._ask import Ask, at_least, filled, needs_score, numbered
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
 
 MUTATE = """{problem}
@@ -31,6 +32,7 @@ async def evolve(
     bad generation loses nothing. Raises ValueError without a score.
     """
     at_least("evolve", n=n, generations=generations, parents=parents)
+    template = template_of(template, "evolve", "solutions")
     ask = Ask(problem, model, needs_score(score, "evolve"), seed)
     pool: list[tuple[Sample, float]] = []
     means = []

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 from isoflop.levers.think._ask import Ask, at_least, filled, numbered
+from isoflop.levers.think._templates import FUSE, template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
-
-FUSE = """{problem}
-
-{solutions}
-
-Above are several solutions to the same problem. None needs to be right as a whole. Weigh them, take what is best in
-each, mend what is wrong, and write one complete solution of your own, with its final answer in the same form."""
 
 
 async def fusion(
@@ -27,9 +21,11 @@ async def fusion(
     """One more generation, given the prompt and n samples
 
     Where the fused text has no answer, or could not be had, the vote over the n decides (`chosen_by` says so).
+    template: a text or the path of a text file, with {solutions}, and {problem}.
     Source: FusioN, Khairi et al. 2025 (arXiv 2510.00931); the wording of the prompt is ours.
     """
     at_least("fusion", n=n)
+    template = template_of(template, "fusion", "solutions")
     ask = Ask(problem, model, score, seed, temperature)
     samples = await ask(n=n)
     if len(samples) < 2:

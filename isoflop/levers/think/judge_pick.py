@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from isoflop.levers.think._answers import vote
-from isoflop.levers.think._ask import Ask, at_least, filled, numbered, picked
+from isoflop.levers.think._ask import Ask, at_least, filled, numbered
+from isoflop.levers.think._templates import PICK, choice_of, template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
-
-PICK = """{problem}
-
-{solutions}
-
-Compare the {count} solutions step by step and decide which one is correct, or closest to it. End with the line
-"Choice: k", where k is its number."""
 
 
 async def judge_pick(
@@ -28,16 +22,18 @@ async def judge_pick(
     """The solution that most of `judges` readings of all n choose
 
     Equal texts are shown once. A judge who names none has no vote; if none names one, the vote over answers decides
-    (`chosen_by` says so). Source: LLM as a judge, Zheng et al. 2023 (arXiv 2306.05685), listwise; the wording is ours.
+    (`chosen_by` says so). template: a text or the path of a text file, with {solutions}, and {problem} and {count}.
+    Source: LLM as a judge, Zheng et al. 2023 (arXiv 2306.05685), listwise; the wording is ours.
     """
     at_least("judge_pick", n=n, judges=judges)
+    template = template_of(template, "judge_pick", "solutions")
     ask = Ask(problem, model, score, seed, temperature)
     samples = await ask(n=n)
     shown = list({s.text: s for s in samples}.values())
     if len(shown) < 2:
         return ask.by_vote(samples, chosen_by="vote")
     prompt = filled(template, problem=problem.prompt, solutions=numbered([s.text for s in shown]), count=len(shown))
-    choices = [picked(s.text, len(shown)) for s in await ask(prompt, n=judges)]
+    choices = [choice_of(s.text, len(shown)) for s in await ask(prompt, n=judges)]
     won = vote(choices)
     if won.key is None:
         return ask.by_vote(samples, chosen_by="vote")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isoflop.levers.think._ask import Ask, at_least, filled, numbered
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
 
 SUMMARISE = """{problem}
@@ -31,6 +32,7 @@ async def parallel_summary(
     training and with text instead of a shared cache.
     """
     at_least("parallel_summary", paths=paths, tail=tail)
+    template = template_of(template, "parallel_summary", "solutions")
     ask = Ask(problem, model, score, seed)
     samples = await ask(n=paths, max_tokens=thinking)
     if not samples:

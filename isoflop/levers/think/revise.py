@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isoflop.levers.think._ask import Ask, at_least, filled, numbered, together
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
 
 REVISE = """{problem}
@@ -31,6 +32,7 @@ async def revise(
     Source: Snell et al. 2024 (arXiv 2408.03314), section 6 (four attempts in context, hierarchical selection).
     """
     at_least("revise", chains=chains, turns=turns, window=window)
+    template = template_of(template, "revise", "solutions")
     ask = Ask(problem, model, score, seed)
     lanes = [ask.branch(f"chain{i:04}") for i in range(chains)]
     chained = await together([_chain(a, turns, window, template) for a in lanes])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isoflop.levers.think._ask import Ask, at_least, filled, said_yes
+from isoflop.levers.think._ask import Ask, at_least, filled
+from isoflop.levers.think._templates import CRITIQUE, REFINE, template_of, verdict_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
 
 PLAIN = ("Review your solution, point out every mistake, and say how to mend it.",)
@@ -18,24 +19,6 @@ TONES = (
     "This reasoning is sloppy enough to put one off. Clean it up completely.",  # disgust
     "It is a pity to see so much work end in a wrong answer. Take heart and try another way.",  # sadness
 )
-
-CRITIQUE = """{problem}
-
-### Solution
-{solution}
-
-{phrase}
-If the solution is correct as it stands, end with the line "Verdict: yes", otherwise with "Verdict: no"."""
-
-REFINE = """{problem}
-
-### Solution
-{solution}
-
-### Feedback
-{feedback}
-
-Write an improved, complete solution that takes the feedback into account, with its final answer in the same form."""
 
 
 async def self_refine(
@@ -52,11 +35,15 @@ async def self_refine(
     """answer -> feedback -> refined answer, until the feedback finds nothing wrong or `turns` are used
 
     phrases: what asks for the feedback, one a turn and round again; "tones" for the six emotional tones of HEART.
+    templates: for the feedback, with {solution}, and {problem} and {phrase}; for the refinement, with {solution} and
+    {feedback}, and {problem}: each a text or the path of a text file.
     With a score, a score of 1 stops, and the best-scored version is handed out; without, a verdict of "yes" stops, and
     the last version that has an answer is. Source: Self-Refine, Madaan et al. 2023 (arXiv 2303.17651); tones: HEART,
     Pinto et al. 2025 (arXiv 2509.22876), whose gains with an oracle verifier did not hold without one.
     """
     at_least("self_refine", turns=turns, phrases=len(phrases))
+    critique = template_of(templates[0], "self_refine (feedback)", "solution")
+    refine = template_of(templates[1], "self_refine (refinement)", "solution", "feedback")
     said = TONES if phrases == "tones" else (phrases,) if isinstance(phrases, str) else tuple(phrases)
     ask = Ask(problem, model, score, seed, temperature)
     versions: list[Sample] = list(await ask())
@@ -66,11 +53,11 @@ async def self_refine(
         if scores and max(scores) >= 1:
             ended = "score"
             break
-        feedback = await _ask(ask, templates[0], solution=versions[-1].text, phrase=said[turn % len(said)])
-        if feedback is None or (said_yes(feedback.text) and not scores):
+        feedback = await _ask(ask, critique, solution=versions[-1].text, phrase=said[turn % len(said)])
+        if feedback is None or (verdict_of(feedback.text) and not scores):
             ended = "no feedback" if feedback is None else "satisfied"
             break
-        better = await _ask(ask, templates[1], solution=versions[-1].text, feedback=feedback.text)
+        better = await _ask(ask, refine, solution=versions[-1].text, feedback=feedback.text)
         if better is None:
             break
         versions.append(better)

@@ -6,6 +6,7 @@ from typing import Any
 
 from isoflop.levers.think._answers import vote
 from isoflop.levers.think._ask import Ask, argmax, at_least, filled, numbered
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
 
 TURN = """{problem}
@@ -34,6 +35,7 @@ async def three_axes(
     Source: Yu et al. 2025 (arXiv 2511.15738): each axis helps with a bounded capacity. The wording is ours.
     """
     at_least("three_axes", batch=batch, turns=turns)
+    template = template_of(template, "three_axes", "solutions")
     ask = Ask(problem, model, score, seed)
     ahead: list[tuple[Sample, float]] = []
     for _ in range(turns):

@@ -2,18 +2,9 @@
 
 from __future__ import annotations
 
-from isoflop.levers.think._ask import Ask, at_least, filled, picked, together
+from isoflop.levers.think._ask import Ask, at_least, filled, together
+from isoflop.levers.think._templates import COMPARE, choice_of, template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
-
-COMPARE = """{problem}
-
-### Solution 1
-{first}
-
-### Solution 2
-{second}
-
-Compare the two solutions step by step and decide which one is correct. End with the line "Choice: 1" or "Choice: 2"."""
 
 
 async def tournament(
@@ -31,9 +22,12 @@ async def tournament(
 
     P(wrong) <= (1 - p_gen)^n + ceil(log2 n) exp(-2 k (p_comp - 1/2)^2). Half of the comparisons show the pair in the
     other order; a drawn pair goes to the candidate seen first; pairs whose answers are equal are not compared.
+    template: a text or the path of a text file, with {first} and {second}, and {problem}; by default the parts of
+    MT-Bench's pairwise prompt, Zheng et al. 2023 (arXiv 2306.05685), in our words and without a draw.
     Source: Chen et al. 2024 (arXiv 2411.19477), knockout algorithm and its theorem.
     """
     at_least("tournament", n=n, k=k)
+    template = template_of(template, "tournament", "first", "second")
     ask = Ask(problem, model, score, seed, temperature)
     left = [s.text for s in await ask(n=n)]
     rounds, draws = 0, 0
@@ -55,7 +49,7 @@ async def _match(ask: Ask, pair: tuple[str, str], k: int, template: str) -> int 
     told = {"problem": ask.problem.prompt}
     straight = filled(template, first=pair[0], second=pair[1], **told)
     crossed = filled(template, first=pair[1], second=pair[0], **told)
-    ballots = [(picked(s.text, 2), 0) for s in await ask(straight, n=(k + 1) // 2)]
-    ballots += [(picked(s.text, 2), 1) for s in await ask(crossed, n=k // 2)]
+    ballots = [(choice_of(s.text, 2), 0) for s in await ask(straight, n=(k + 1) // 2)]
+    ballots += [(choice_of(s.text, 2), 1) for s in await ask(crossed, n=k // 2)]
     wins = [sum(c is not None and c ^ swap == side for c, swap in ballots) for side in (0, 1)]
     return None if wins[0] == wins[1] else int(wins[1] > wins[0])

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from isoflop.levers.think._ask import Ask, at_least, filled, said_yes, together
+from isoflop.levers.think._ask import Ask, at_least, filled, together
+from isoflop.levers.think._templates import VERIFY, template_of, verdict_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
-
-VERIFY = """{problem}
-
-### Proposed solution
-{solution}
-
-Check the solution step by step for mistakes. End with the line "Verdict: yes" if its answer is correct, or
-"Verdict: no" if it is not."""
 
 
 async def verify_k(
@@ -30,10 +23,12 @@ async def verify_k(
     """argmax over n solutions of the mean of k verdicts of the same model on it
 
     Solutions with equal means are settled by the vote among them. A check without a verdict counts for nothing; a
-    solution without any verdict has the score 0. `solve_or_verify` gives n and k for a budget.
+    solution without any verdict has the score 0. `solve_or_verify` gives n and k for a budget. template: a text or the
+    path of a text file, with {solution}, and {problem}; by default the question of GenRM in our words.
     Source: GenRM, Zhang et al. 2024 (arXiv 2408.15240), equation 6: mean over K verification rationales.
     """
     at_least("verify_k", n=n)
+    template = template_of(template, "verify_k", "solution")
     ask = Ask(problem, model, score, seed, temperature)
     samples = await ask(n=n)
     if k < 1 or not samples:
@@ -49,7 +44,7 @@ async def verify_k(
 
 async def _check(ask: Ask, sample: Sample, k: int, template: str) -> list[bool]:
     prompt = filled(template, problem=ask.problem.prompt, solution=sample.text)
-    said = [said_yes(s.text) for s in await ask(prompt, n=k)]
+    said = [verdict_of(s.text) for s in await ask(prompt, n=k)]
     return [s for s in said if s is not None]
 
 
