@@ -13,7 +13,7 @@ def gemm_seconds(m, n, k, *, peak=1e12, bandwidth=1e11, item=2):
     kernel is slower, by tiles that do not fit; the ratio of measured seconds to these says by how much.
 
     Source: the roofline model of Williams et al. 2009, the rule that the learnt predictor of the catalogue's entry
-    `gemm_performance_model` is to be better than; that predictor (a random forest) is not here.
+    `gemm_performance_model` is to be better than; that predictor is isoflop.levers.precision._gemm.fit_gemm.
     """
     m, n, k = positive("gemm_seconds", m=m, n=n, k=k)
     setting("gemm_seconds", min(peak, bandwidth, item) > 0, "peak, bandwidth, item", "above 0", (peak, bandwidth, item))

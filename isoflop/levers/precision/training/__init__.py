@@ -1,0 +1,1 @@
+"""Training in low precision, simulated: one recipe or part of one a file. See docs/training-precision.md."""
