@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from isoflop.levers.train._check import check
+from isoflop.levers.train._design import DESIGN_FIELDS, Design
+from isoflop.levers.train._options import OPTION_FIELDS, Options
 from isoflop.levers.train._shape import Shape
 from isoflop.levers.train._text import SOURCES, Source
 from isoflop.levers.train._toml import read_ladder
@@ -42,6 +44,10 @@ class Train:
     context, batch_tokens, warmup_steps: tokens per window, tokens per step, steps
     betas, weight_decay (on matrices only), clip: AdamW, and the norm that gradients are clipped to
     eval_tokens, curve_tokens: held-out tokens for the loss of a run, and for each row of its curve
+    parametrisation, base_width, decay_rule, activation, norm, norm_place, qk_norm, fix_norm, attention,
+        residual_scale, depth_scale, long_skip: see `_design.Design`; None is the ladder's own
+    noise_every, micro_batches, watch, loss_kind, z_loss, perp_grad, batch, batch_theta, batch_most:
+        see `_options.Options`; None is the ladder's own
     checkpoint_seconds: how often partial work is stored; device: "auto", "cpu" or "cuda" (bf16 autocast)
 
     Source of the shared trunk: arXiv:2405.18392; arXiv:2404.06395, section 4.
@@ -70,6 +76,27 @@ class Train:
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1
     clip: float = 1.0
+    parametrisation: str | None = None
+    base_width: int | None = None
+    decay_rule: str | None = None
+    activation: str | None = None
+    norm: str | None = None
+    norm_place: str | None = None
+    qk_norm: bool | None = None
+    fix_norm: bool | None = None
+    attention: str | None = None
+    residual_scale: float | None = None
+    depth_scale: bool | None = None
+    long_skip: float | None = None
+    noise_every: int | None = None
+    micro_batches: int | None = None
+    watch: bool | None = None
+    loss_kind: str | None = None
+    z_loss: float | None = None
+    perp_grad: bool | None = None
+    batch: str | None = None
+    batch_theta: float | None = None
+    batch_most: int | None = None
     eval_tokens: int = 262_144
     curve_tokens: int = 16_384
     checkpoint_seconds: float = field(default=60.0, metadata=_LISTS)
@@ -102,8 +129,22 @@ class Train:
         """The model of a setting."""
         return Shape(
             width=setting["width"], depth=setting["depth"], heads=setting.get("heads", 0),
-            vocab=self.text.vocab, tied=self.tied,
+            vocab=self.text.vocab, tied=self.tied, design=self.design,
         )  # fmt: skip
+
+    def chosen(self, names: Sequence[str] = DESIGN_FIELDS) -> dict[str, Any]:
+        """Fields of the design, or of other names, that were set: columns of a row."""
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @cached_property
+    def design(self) -> Design:
+        """Parametrisation and architecture, with the ladder's own where nothing was set."""
+        return Design(**self.chosen())
+
+    @cached_property
+    def options(self) -> Options:
+        """How steps are taken and watched, with the ladder's own where nothing was set."""
+        return Options(**self.chosen(OPTION_FIELDS))
 
     def cost(self, setting: dict[str, Any]) -> float:
         """About the FLOPs that a setting newly spends where the ladder runs in order: for the time left."""

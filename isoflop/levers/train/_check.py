@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from isoflop.levers.train._activations import activation_names
+from isoflop.levers.train._rules import Place
 from isoflop.levers.train._schedule import DECAYS, SCHEDULES
 from isoflop.levers.train._text import SOURCES
 
@@ -39,6 +41,36 @@ def check(lever: Train) -> None:
             raise ValueError(f"source {lever.source!r} needs {name} in source_settings")
     _check_tables(lever)
     _check_numbers(lever)
+    _check_design(lever)
+    _check_options(lever)
+
+
+def _check_options(lever: Train) -> None:
+    """What micro-batches and a growing batch ask of the other fields."""
+    options, windows = lever.options, lever.batch_tokens // lever.context
+    if options.noise_every and windows % options.micro_batches:
+        raise ValueError(
+            f"a batch of {windows} windows (batch_tokens / context) cannot be taken in {options.micro_batches} "
+            "micro_batches of one size"
+        )
+    if options.adaptive and lever.schedule != "cosine":
+        raise ValueError('batch = "adaptive" needs schedule = "cosine": runs of several lengths have no common trunk')
+
+
+def _check_design(lever: Train) -> None:
+    """Names, and what unit scaling and untied tables ask of the other fields."""
+    design = lever.design
+    known(design.activation, activation_names(), what="activation")
+    embedding, readout = (
+        design.rule(Place(role, 64, 64, width=64, base_width=design.base_width)) for role in ("embedding", "readout")
+    )
+    if lever.tied and (embedding.std, embedding.lr, embedding.unit) != (readout.std, readout.lr, False):
+        raise ValueError(f"parametrisation {design.parametrisation!r} needs untied tables: set tied = false")
+    if embedding.unit and lever.clip != float("inf"):
+        raise ValueError(
+            f"parametrisation {design.parametrisation!r} gives gradients of size one, which clip = {lever.clip:g} "
+            "would shrink at every step: set clip = inf"
+        )
 
 
 def _check_tables(lever: Train) -> None:

@@ -11,15 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from isoflop.levers.train._batch import multiple_wanted
 from isoflop.levers.train._gpt import GPT
+from isoflop.levers.train._losses import LOSSES, z_loss
+from isoflop.levers.train._noise_scale import WINDOW, by_micro_batches, noise_columns
+from isoflop.levers.train._optim import perp_grad
+from isoflop.levers.train._options import Options
 from isoflop.levers.train._shape import Shape
 from isoflop.levers.train._text import Source
+from isoflop.levers.train._watch import WINDOWS, watched
 
 CHECK_EVERY = 50  # steps between looks at whether the loss is finite; on a GPU each look waits for the device
 
@@ -38,6 +44,7 @@ class Settings:
     checkpoint_seconds: float
     device: str
     seed: int
+    options: Options = field(default_factory=Options)
 
     @property
     def count(self) -> int:
@@ -52,8 +59,10 @@ class Diverged(RuntimeError):
 class State:
     """A model on its way: parameters, moments, and the JSON facts that travel with them.
 
-    step: optimizer steps done; branch: the last step at which another row had left this trunk (0 for none);
-    seconds: wall time since then; loss_sum over loss_count steps since the last curve row; curve: its rows.
+    step: batches of batch_tokens done; updates: optimizer steps, as many unless batches grow; multiple: how many
+    of those batches the next one takes; branch: the last step at which another row had left this trunk (0 for none);
+    seconds: wall time since then; loss_sum over loss_count steps since the last curve row; curve: its rows;
+    noise: the latest measurements for the noise scale.
     """
 
     model: GPT
@@ -64,14 +73,15 @@ class State:
     seconds: float = 0.0
     loss_count: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    updates: int = 0
+    multiple: int = 1
+    noise: list[list[float]] = field(default_factory=list)
 
 
 def start(shape: Shape, settings: Settings) -> State:
     """A model at step 0, a pure function of (shape, seed)."""
     model = GPT(shape, context=settings.context, seed=settings.seed).to(settings.device)
-    matrices = [p for p in model.parameters() if p.ndim == 2]
-    gains = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": gains, "weight_decay": 0.0}]
+    groups = model.groups(weight_decay=settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=1e-8, fused=True)
     return State(model, optimizer, loss_sum=torch.zeros((), device=settings.device))
 
@@ -90,15 +100,22 @@ def train(
     """Advance `state` to step `until`; write curve rows at `points`, and call `save` every checkpoint_seconds."""
     marks, began, saved = set(points), time.perf_counter() - state.seconds, time.perf_counter()
     while state.step < until:
-        batch = source.batch(seed=settings.seed, step=state.step, count=settings.count, context=settings.context)
+        units = range(state.step, min(state.step + state.multiple, until))
+        parts = [
+            source.batch(seed=settings.seed, step=s, count=settings.count, context=settings.context) for s in units
+        ]
         lr = rate(state.step)
-        state.loss_sum += _step(state, torch.from_numpy(batch).to(settings.device), lr=lr, clip=settings.clip)
-        state.loss_count += 1
-        state.step += 1
+        batch = torch.from_numpy(np.concatenate(parts)).to(settings.device)
+        state.loss_sum += _step(state, batch, lr=lr, settings=settings) * len(units)
+        state.loss_count += len(units)
+        state.step += len(units)
+        state.updates += 1
         state.seconds = time.perf_counter() - began
-        if (state.step in marks or state.step % CHECK_EVERY == 0) and not math.isfinite(float(state.loss_sum)):
+        passed = range(state.step - len(units) + 1, state.step + 1)
+        marked = not marks.isdisjoint(passed)
+        if (marked or any(s % CHECK_EVERY == 0 for s in passed)) and not math.isfinite(float(state.loss_sum)):
             raise Diverged(f"the training loss is not finite at step {state.step} (lr {lr:.3g})")
-        if state.step in marks:
+        if marked:
             _mark(state, held_out, lr=lr, settings=settings)
         if time.perf_counter() - saved > settings.checkpoint_seconds:
             save(state)
@@ -106,36 +123,74 @@ def train(
     state.seconds = time.perf_counter() - began
 
 
-def _step(state: State, batch: Tensor, *, lr: float, clip: float) -> Tensor:
+def _step(state: State, batch: Tensor, *, lr: float, settings: Settings) -> Tensor:
     """One optimizer step on windows (count, context + 1); the mean loss before it, in nats/token."""
-    loss = losses(state.model, batch).mean()
+    options = settings.options
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(state.model.parameters(), clip)
+    if options.noise_every and state.updates % options.noise_every == 0:
+        loss = _measured(state, batch, settings)
+    else:
+        goal, loss = objective(state.model, batch, options)
+        goal.backward()
+    if options.perp_grad:
+        perp_grad(state.model.parameters())
+    torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
     for group in state.optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = lr * group["factor"]
     state.optimizer.step()
     return loss.detach()
 
 
-def losses(model: GPT, windows: Tensor) -> Tensor:
-    """Cross entropy in nats of each target of windows (count, context + 1), as (count, context)."""
-    inputs, targets = windows[:, :-1], windows[:, 1:]
+def _measured(state: State, batch: Tensor, settings: Settings) -> Tensor:
+    """The gradients of a step from micro-batches, a measurement of their noise, and what it asks of the batch."""
+    options = settings.options
+    loss, small, big = by_micro_batches(
+        state.model, batch, parts=options.micro_batches, objective=lambda part: objective(state.model, part, options)
+    )
+    tokens = batch.shape[0] * settings.context
+    if math.isfinite(small) and big > 0:
+        state.noise = [*state.noise, [small, big, tokens / options.micro_batches, tokens]][-WINDOW:]
+    if options.adaptive:
+        wanted = multiple_wanted(state.noise, unit=settings.batch_tokens, theta=options.batch_theta)
+        state.multiple = min(max(state.multiple, wanted), options.batch_most)
+    return loss
+
+
+def objective(model: GPT, windows: Tensor, options: Options) -> tuple[Tensor, Tensor]:
+    """What is made small, and the mean loss in nats/token that is reported: they differ by the z-loss."""
+    logits, targets = _logits(model, windows), windows[:, 1:].reshape(-1)
+    loss = LOSSES[options.loss_kind](logits, targets).mean()
+    return (loss + options.z_loss * z_loss(logits) if options.z_loss else loss), loss
+
+
+def _logits(model: GPT, windows: Tensor) -> Tensor:
+    """Of each input of windows (count, context + 1), as (count context, vocab)."""
     with torch.autocast("cuda", dtype=torch.bfloat16, enabled=windows.is_cuda):
-        logits = model(inputs)
-    flat = F.cross_entropy(logits.float().flatten(0, 1), targets.reshape(-1), reduction="none")
-    return flat.view(targets.shape)
+        logits: Tensor = model(windows[:, :-1])
+    return logits.float().flatten(0, 1)
+
+
+def losses(model: GPT, windows: Tensor, *, kind: str = "softmax") -> Tensor:
+    """Loss in nats of each target of windows (count, context + 1), as (count, context)."""
+    targets = windows[:, 1:]
+    return LOSSES[kind](_logits(model, windows), targets.reshape(-1)).view(targets.shape)
 
 
 def _mark(state: State, held_out: HeldOut, *, lr: float, settings: Settings) -> None:
     loss, _ = held_out.measure(state.model, settings.curve_tokens // settings.context)
-    row = {
+    row: dict[str, Any] = {
         "step": state.step,
         "tokens": state.step * settings.batch_tokens,
         "lr": lr,
         "loss": loss,
         "train_loss": float(state.loss_sum) / state.loss_count,
     }
+    if settings.options.adaptive:
+        row |= {"updates": state.updates, "batch_tokens": state.multiple * settings.batch_tokens}
+    if settings.options.noise_every:
+        row |= noise_columns(state.noise)
+    if settings.options.watch:
+        row |= watched(state.model, held_out.windows[:WINDOWS])
     state.curve.append(row)
     state.loss_sum.zero_()
     state.loss_count = 0
@@ -148,7 +203,7 @@ class HeldOut:
         windows, luck = source.held_out(count=settings.eval_tokens // settings.context, context=settings.context)
         self.windows = torch.from_numpy(windows).to(settings.device)
         self.luck = torch.from_numpy(luck)
-        self.count = len(windows)
+        self.count, self.kind = len(windows), settings.options.loss_kind
 
     @torch.no_grad()
     def measure(self, model: GPT, count: int) -> tuple[float, float]:
@@ -158,12 +213,12 @@ class HeldOut:
         unbiased control variate that leaves only the sampling error of the loss above the optimum.
         """
         picked = torch.linspace(0, self.count - 1, min(count, self.count)).round().long()
-        chunks = [losses(model, self.windows[p]).mean(dim=1).double().cpu() for p in picked.split(64)]
+        chunks = [losses(model, self.windows[p], kind=self.kind).mean(dim=1).double().cpu() for p in picked.split(64)]
         corrected = torch.cat(chunks) - self.luck[picked]
         return float(corrected.mean()), float(corrected.std() / math.sqrt(len(corrected)))
 
 
-FACTS = ("step", "branch", "seconds", "loss_count", "curve")
+FACTS = ("step", "branch", "seconds", "loss_count", "curve", "updates", "multiple", "noise")
 
 
 def save_state(state: State, folder: Path, *, owner: str, branch: bool = False) -> None:
@@ -201,11 +256,11 @@ def load_state(path: Path, shape: Shape, settings: Settings, *, owner: str) -> S
     with safe_open(path, framework="pt", device=settings.device) as stored:
         facts = json.loads(stored.metadata()["facts"])
         for key in FACTS:
-            setattr(state, key, facts[key])
+            setattr(state, key, {"updates": facts["step"], "multiple": 1, "noise": [], **facts}[key])
         state.loss_sum.copy_(stored.get_tensor("loss_sum"))
         for name, parameter in state.model.named_parameters():
             parameter.data.copy_(stored.get_tensor(f"p.{name}"))
-            step = torch.tensor(float(state.step), device=settings.device)
+            step = torch.tensor(float(state.updates), device=settings.device)
             moments = {"exp_avg": stored.get_tensor(f"m.{name}"), "exp_avg_sq": stored.get_tensor(f"v.{name}")}
             state.optimizer.state[parameter] = {"step": step, **moments}
     if path.name.startswith("branch") and facts["owner"] != owner:

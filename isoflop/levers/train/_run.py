@@ -26,8 +26,11 @@ from isoflop.levers.train._loop import (
     stored_steps,
     train,
 )
+from isoflop.levers.train._noise_scale import noise_columns
+from isoflop.levers.train._options import OPTION_FIELDS
 from isoflop.levers.train._schedule import decay_start, even_points, log_points, rate
 from isoflop.levers.train._shape import Shape
+from isoflop.levers.train._watch import went_wrong
 
 if TYPE_CHECKING:
     from isoflop.levers.train import Train
@@ -57,6 +60,7 @@ class Plan:
         free = {f.name for f in fields(self.lever) if f.metadata.get("ladder")}
         free |= {"decay", "decay_fraction", "decay_to"} if wsd else set()
         held = {f.name: getattr(self.lever, f.name) for f in fields(self.lever) if f.name not in free}
+        held = {name: value for name, value in held.items() if value is not None}  # None: as before there was a choice
         size = [self.shape.width, self.shape.depth, self.shape.heads]
         own = [] if wsd else [self.steps]
         key = [held, self.settings.device, self.settings.seed, own, *size, self.lever.facts()["sha256"]]
@@ -100,6 +104,7 @@ def make_plan(lever: Train, setting: dict[str, Any], *, seed: int) -> Plan:
         context=lever.context, batch_tokens=lever.batch_tokens, betas=(lever.betas[0], lever.betas[1]), clip=lever.clip,
         weight_decay=lever.weight_decay, eval_tokens=lever.eval_tokens, curve_tokens=lever.curve_tokens,
         checkpoint_seconds=lever.checkpoint_seconds, device=pick_device(lever.device), seed=seed,
+        options=lever.options,
     )  # fmt: skip
     peak = lever.peak_rate(setting["width"])
     return Plan(lever, setting, lever.shape(setting), settings, steps=steps, decay_start=decay, peak=peak)
@@ -184,6 +189,8 @@ def _row(plan: Plan, state: State) -> dict[str, Any]:
         "decay_start": plan.decay_start,
         "decay": lever.decay,
         "decay_to": lever.decay_to,
+        **lever.chosen(),
+        **_optional(lever, state),
         "trunk": plan.trunk,
         "tokens_trained": fresh,
         "saved_tokens": tokens - fresh,
@@ -196,3 +203,13 @@ def _row(plan: Plan, state: State) -> dict[str, Any]:
         "data_sha256": facts["sha256"][:16],
         "torch_version": torch.__version__,
     }
+
+
+def _optional(lever: Train, state: State) -> dict[str, Any]:
+    """Columns that options add: their own values, the batch at the end, the noise scale, what went wrong."""
+    row: dict[str, Any] = lever.chosen(OPTION_FIELDS)
+    if lever.options.adaptive:
+        row |= {"updates": state.updates, "last_batch_tokens": state.multiple * lever.batch_tokens}
+    if lever.options.noise_every:
+        row |= noise_columns(state.noise)
+    return row | went_wrong(state.curve) if lever.options.watch else row

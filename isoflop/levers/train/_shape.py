@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isoflop.levers.train._design import Design
 
 
 @dataclass(frozen=True)
 class Shape:
-    """width: residual stream; depth: blocks; heads divide width into even head sizes; vocab: distinct tokens."""
+    """width: residual stream; depth: blocks; heads divide width into even head sizes; vocab: distinct tokens.
+
+    design: everything of the model that is not its size; None is the ladder's own, `Design()`.
+    """
 
     width: int
     depth: int
     vocab: int
     heads: int = 0
     tied: bool = True
+    design: Design | None = None
 
     def __post_init__(self) -> None:
         if self.heads == 0:
@@ -30,10 +38,15 @@ class Shape:
         return max(8, 8 * round(self.width / 3))
 
     @property
+    def gains(self) -> int:
+        """Trained numbers of a norm."""
+        return 1 if self.design is not None and self.design.norm == "scale" else self.width
+
+    @property
     def params_nonembed(self) -> int:
         """Exact count without the embedding and unembedding tables; the gains of the norms are counted."""
-        block = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.width
-        return self.depth * block + self.width
+        block = 4 * self.width**2 + 3 * self.width * self.hidden + 2 * self.gains
+        return self.depth * block + self.gains
 
     @property
     def params(self) -> int:

@@ -18,7 +18,7 @@ _PLAIN: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 def read_ladder(lever: type[Train], path: Path) -> Train:
     """The lever that a TOML file declares. Raises ValueError in one sentence that names the file and the key."""
     try:
-        return _declare(lever, tomllib.loads(path.read_text(encoding="utf-8")))
+        return declare(lever, tomllib.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ValueError(f"cannot read the ladder file {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
@@ -27,7 +27,8 @@ def read_ladder(lever: type[Train], path: Path) -> Train:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _declare(lever: type[Train], table: dict[str, Any]) -> Train:
+def declare(lever: type[Train], table: dict[str, Any]) -> Train:
+    """The lever that a table declares. Raises ValueError in one sentence that names the key."""
     kinds = {f.name: str(f.type) for f in fields(lever)}
     for key in table:
         known(key, kinds, what="key")
@@ -40,6 +41,7 @@ def _declare(lever: type[Train], table: dict[str, Any]) -> Train:
 
 def _convert(key: str, value: Any, kind: str) -> Any:
     """TOML's value as the field's type: a whole float may stand for an int, and lists become tuples."""
+    kind = kind.removesuffix(" | None")
     if kind in _PLAIN:
         return _plain(key, value, kind)
     wanted = dict if kind.startswith("dict") else list

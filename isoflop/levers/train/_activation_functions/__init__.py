@@ -1,0 +1,1 @@
+"""Activation functions, by family; the names are those of the functions."""
