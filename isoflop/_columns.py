@@ -69,6 +69,8 @@ COLUMNS: dict[str, Column] = {
     "samples": Column("count", "samples drawn per problem"),
     "beam_width": Column("count", "beams kept"),
     "turns": Column("count", "rounds of generation"),
+    "loss_before": Column("nats/token", "loss of the model as it was, before a lever changed it"),
+    "loss_increase": Column("nats/token", "loss after less loss before"),
     "gen_tokens": Column("tokens", "tokens generated per problem, all samples counted"),
     "prompt_tokens": Column("tokens", "prompt tokens read per problem"),
 }
