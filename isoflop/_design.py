@@ -12,12 +12,11 @@ import numpy as np
 from isoflop._answer import Answer, finite, interval
 from isoflop._beliefs import Beliefs, Learning, beliefs, is_log
 from isoflop._columns import RunsError
+from isoflop._display import Sheet, Shown
 from isoflop._stopping import Stop, allocation_stop, width_stop
 
 if TYPE_CHECKING:
     import os
-
-    import pandas
 
     from isoflop._fit import Fit
 
@@ -46,8 +45,8 @@ class NextRun:
         return self.columns | kept
 
 
-@dataclass(frozen=True)
-class NextRuns:
+@dataclass(frozen=True, repr=False)
+class NextRuns(Shown):
     """The batch, in the order of what it teaches per FLOP; `low`, `median`, `high`: of the target today."""
 
     runs: tuple[NextRun, ...]
@@ -73,11 +72,9 @@ class NextRuns:
         """Share of today's width that the whole batch is expected to take away."""
         return self.runs[-1].narrowed if self.runs else 0.0
 
-    def to_frame(self) -> pandas.DataFrame:
-        """One row a run."""
-        import pandas
-
-        return pandas.DataFrame([r.to_dict() for r in self.runs])
+    def _sheet(self) -> Sheet:
+        words = f"The runs that narrow {self.target} most per FLOP, {self.flops:.4g} FLOPs in all."
+        return Sheet(words, [r.to_dict() for r in self.runs], self.warnings)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the batch as CSV: the law's columns, flops, seeds, and what is expected."""

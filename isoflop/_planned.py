@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from isoflop._constraints import Planned, figures_of, options_of, planned
 from isoflop._crossover import Crossing, _Curve, crossed
+from isoflop._display import Sheet, Shown
 from isoflop._limits import TOTALS
 from isoflop._optimum import NoOptimum, Option, Solved, solve
 
@@ -24,11 +25,11 @@ _UNITS = {"usd": "USD", "hours": "hours", "gpu_hours": "GPU-hours", "memory_gb":
 _SHOWN = ("epochs", "flops", "gpu_hours", "usd", "hours", "devices", "shard", "memory_gb", "regret")
 
 
-@dataclass(frozen=True)
-class Plan:
+@dataclass(frozen=True, repr=False)
+class Plan(Shown):
     """The plan of `plan_at` with its draws: `figures` by name, `to_dict()` as plan_at, text by print."""
 
-    made: Planned = field(repr=False)
+    made: Planned
     crossings: tuple[Crossing, ...] = ()
     level: float = 90
 
@@ -61,6 +62,20 @@ class Plan:
         lines += [_choice_words(row, plain["target"], bool(self.made.options[0].limits.goal))
                   for row in plain["choices"] if len(plain["choices"]) > 1]  # fmt: skip
         return "\n".join([*lines, *(c.table() for c in self.crossings)])
+
+    def _sheet(self) -> Sheet:
+        plain = self.made.to_dict(self.level)
+        if not plain["feasible"]:
+            return Sheet(f"No plan: {plain['why']}", [])
+        rows = []
+        for name, f in plain["figures"].items():
+            low, high = f["interval"]
+            rows.append({"figure": name, "best": f["best"], "median": f["median"], "low": low, "high": high,
+                         "unit": _UNITS.get(name, "")})  # fmt: skip
+        chosen = f"Choice {plain['choice']}. " if plain["choice"] else ""
+        return Sheet(
+            f"{chosen}Medians and central {self.level:g} % intervals; best: at the best fit.", rows, plain["warnings"]
+        )
 
     def __str__(self) -> str:
         plain = self.made.to_dict(self.level)

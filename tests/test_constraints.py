@@ -186,6 +186,22 @@ def test_more_served_tokens_mean_smaller_models(exact):
 # ---- choices, recipes, fronts ----------------------------------------------------------------------------------------
 
 
+def test_experts_are_a_choice_that_memory_ends(fit):
+    """Sparse models lose less for their compute, until all their parameters no longer fit on one device."""
+    law = isoflop._law.get_law("dense_sparse")
+    made = replace(fit, law=law, coef=PUBLISHED | {"g": 0.0, "u": 0.2, "v": 0.0}, draws=np.empty((0, 8)))
+    kinds = {"dense": {"sparsity_ratio": 1}, "moe": {"sparsity_ratio": 8, "active_share": 1 / 8}}
+    spans = {"params_active": (1e7, 1e10), "tokens": (1e9, 1e12), "sparsity_ratio": (1.0, 8.0)}
+    made = replace(made, spans=spans)
+    free = plan_at(made, {"flops": 1e21, "choices": kinds}, prices=PRICES)
+    assert free["choice"] == "moe"
+    tight = plan_at(made, {"flops": 1e21, "memory_gb": 8, "shard": 1, "choices": kinds}, prices=PRICES)
+    assert tight["choice"] == "dense"
+    figures = {c["name"]: {k: f["best"] for k, f in c["figures"].items()} for c in tight["choices"]}
+    assert figures["moe"]["params_active"] < figures["dense"]["params_active"]
+    assert figures["moe"]["memory_gb"] <= 8
+
+
 def test_precision_is_a_choice_that_the_law_prices(fit):
     law = isoflop._law.get_law("precision")
     made = replace(fit, law=law, coef=PUBLISHED | {"g_w": 2.6745}, draws=np.empty((0, 6)))

@@ -72,6 +72,8 @@ def shown(fit, one):
         "Stack": isoflop.fit("auto", one[0], axis=HOSTILE),
         "forecast": fit.forecast(params=1e10, tokens=1e12, level=[90, 50]),
         "allocation": isoflop.allocate(fit, flops=1e22),
+        "Plan": isoflop.plan({HOSTILE: fit, "other": fit}, flops=1e22),
+        "NextRuns": isoflop.next_runs(fit, budget={"flops": 1e20}, about={"flops": 1e22}, k=2),
         "Answer": answer,
         "Ranking": isoflop.compare(["chinchilla", "kaplan"], planted_table(), draws=10),
         "League": League((score,), (HOSTILE,), 1.0),
