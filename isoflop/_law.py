@@ -195,7 +195,7 @@ class Law:
         except TypeError as error:
             raise ValueError(f"law {self.name!r} cannot be traced: {error}") from error
         if not isinstance(root, Node):
-            raise TypeError(f"law {self.name!r} does not depend on its columns or coefficients")
+            raise ValueError(f"law {self.name!r} does not depend on its columns or coefficients")
         return root
 
     def tape(self, positive_columns: set[str], *, inward: bool = True) -> Tape:

@@ -113,7 +113,7 @@ def test_rows_in_blocks_give_the_same_sums(monkeypatch):
 )
 def test_a_law_outside_the_rules_is_told_so(body, says):
     body.__name__ = "wrong"
-    with pytest.raises(TypeError, match=says):
+    with pytest.raises(ValueError, match=says):
         law()(body).trace({"x"})
 
 
