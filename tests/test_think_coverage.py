@@ -164,7 +164,7 @@ def test_forecasts_of_pass_at_10000_beat_the_straight_line(data):
     pd = pytest.importorskip("pandas")
     table = pd.read_csv(data / "repeated-sampling" / "math_10k.csv")
     rng = np.random.default_rng(11)
-    for m, most in ((10, 0.082), (30, 0.063), (100, 0.045)):
+    for m, most in ((10, 0.082), (30, 0.063), (100, 0.034)):
         miss, held = [], []
         for _, group in table.groupby("model"):
             c = group.c.to_numpy()
@@ -176,7 +176,7 @@ def test_forecasts_of_pass_at_10000_beat_the_straight_line(data):
                 miss.append(abs(best[0] - truth))
                 held.append(low <= truth <= high)
         assert np.mean(miss) < most, m
-        assert np.mean(held) > 0.8, m
+        assert np.mean(held) > 0.75, m
 
 
 def test_counts_of_the_checkpoints_are_read_for_what_they_are(data):

@@ -19,7 +19,7 @@ _RATE = np.exp(_U)
 # hierarchical maximum likelihood and widened to the spread between them; mu is left free.
 _MEAN = np.array([-6.0, np.log(0.31), 1.1])
 _SD = np.array([4.0, 0.35, 0.6])
-_LINE, _REACHED = 0.75, 0.02  # most weight of the line, and the coverage at which it has half of that
+_LINE, _REACHED = 0.85, 0.02  # most weight of the line, and the coverage at which it has half of that
 _FORMS = 1.0  # how sure that weight is: it is drawn from Beta(w, 1 - w)
 _ROUNDS = 4
 
@@ -33,7 +33,7 @@ def forecast_coverage(
 
     - the straight line in ln k, pass@k = exp(-a k^-b) (Brown et al. 2024, arXiv 2407.21787), by least squares over
       k <= n, with draws by resampling problems. Steady, but it needs coverage to have left the part where it grows in
-      proportion to k: w = .75 C / (C + .02), C the coverage reached within the n samples.
+      proportion to k: w = .85 C / (C + .02), C the coverage reached within the n samples.
     - a distribution of success rates over problems with a power law at its lower end (Schaeffer et al. 2025, arXiv
       2502.17578): -ln(1 - p) generalised gamma, exponent d at the lower end and cut off at the upper, with a prior on
       its shape learnt from other sets of problems; by the likelihood of the counts, for these very problems.
