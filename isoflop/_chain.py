@@ -77,7 +77,7 @@ class Chain:
         # at random: fits of the same seed give row i of either table the same weights
         pairs = rng.permutation(np.arange(count) % len(self.second.draws))
         if kind == "run":
-            middle = with_scatter(self.first, middle)
+            middle = with_scatter(self.first, middle, {c: np.atleast_1d(v) for c, v in columns.items()})
         coefs = {name: self.second.draws[pairs, i, None] for i, name in enumerate(self.second.coef)}
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             end = np.asarray(self.second.law(**{self.link: middle}, **coefs))

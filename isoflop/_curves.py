@@ -103,18 +103,13 @@ def _names(table: _runs.Table) -> tuple[str, ...]:
 # ---- curves ----------------------------------------------------------------------------------------------------------
 
 
-def law_curve(fit: Fit, x: np.ndarray, columns: Mapping[str, np.ndarray], scale: bool = False) -> Curve:
-    """The law along points. With `scale` the band is where new runs fall, not only where the law passes."""
-    from isoflop._plan import with_scatter
-
+def law_curve(fit: Fit, x: np.ndarray, columns: Mapping[str, np.ndarray]) -> Curve:
+    """The law along points, with a band where it passes."""
     best = fit.predict(**columns)
     if not len(fit.draws):
         empty = np.full(len(x), np.nan)
         return Curve(x, best, empty, empty)
-    thin = thinned(fit)
-    draws = thin.predict_draws(**columns)
-    low, high = band(with_scatter(thin, draws) if scale else draws, fit.level)
-    return Curve(x, best, low, high)
+    return Curve(x, best, *band(thinned(fit).predict_draws(**columns), fit.level))
 
 
 def thinned(fit: Fit) -> Fit:
