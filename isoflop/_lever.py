@@ -258,7 +258,7 @@ def _claim(folder: Path, lever: Lever) -> None:
             raise ValueError(f"{folder} has runs.jsonl but no lever.json; give another folder as out")
         _replace(path, (json.dumps(now, indent=2, sort_keys=True) + "\n").encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = _defaults(lever) | json.loads(path.read_text(encoding="utf-8"))
     for key in sorted(before | now):
         if before.get(key) != now.get(key):
             raise ValueError(
@@ -275,6 +275,19 @@ def _held_fixed(lever: Lever) -> dict[str, Any]:
         values |= {name: getattr(lever, name) for name in fields}
     if hasattr(lever, "facts"):
         values["facts"] = lever.facts()
+    return _as_json(values)
+
+
+def _defaults(lever: Lever) -> dict[str, Any]:
+    """Fields at their defaults: what they were in a folder that is older than they are."""
+    fields: tuple[dataclasses.Field[Any], ...] = dataclasses.fields(lever) if dataclasses.is_dataclass(lever) else ()
+    fixed = [f for f in fields if not f.metadata.get("ladder")]
+    values: dict[str, Any] = {f.name: f.default for f in fixed if f.default is not dataclasses.MISSING}
+    values |= {f.name: f.default_factory() for f in fixed if f.default_factory is not dataclasses.MISSING}
+    return _as_json(values)
+
+
+def _as_json(values: dict[str, Any]) -> dict[str, Any]:
     held: dict[str, Any] = json.loads(json.dumps(_plain(values), default=str))
     return held
 

@@ -51,3 +51,11 @@ def sampling(url, folder, work, *, limits=None, account=None, key_env="ISOFLOP_A
                 return await work(MeteredModel(backend, account or Account(), Problem("p", "")))
 
     return asyncio.run(go())
+
+
+def texts(samples):
+    return [one.text for one in samples]
+
+
+async def three(handle):
+    return await handle.sample("say", n=3, seed=5)

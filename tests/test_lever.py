@@ -104,7 +104,7 @@ def test_another_lever_in_the_same_folder_is_refused(tmp_path: Path) -> None:
     sweep(Toy(), out=tmp_path, progress=False)
     with pytest.raises(ValueError, match=r"holds a sweep with offset=1\.0, and this one has 2\.0"):
         sweep(Toy(offset=2.0), out=tmp_path, progress=False)
-    with pytest.raises(ValueError, match=r"holds a sweep with how=null"):
+    with pytest.raises(ValueError, match='holds a sweep with lever="Toy"'):
         sweep(Breaks(), out=tmp_path, progress=False)
     (tmp_path / "lever.json").unlink()
     with pytest.raises(ValueError, match=r"runs\.jsonl but no lever\.json"):

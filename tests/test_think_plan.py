@@ -1,10 +1,13 @@
 """Plans: planted bins with a known best, mixtures against brute force, honesty on recorded samples, the online rule."""
 
+import importlib
 import itertools
 import json
 
+import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,7 +130,7 @@ def test_bad_goals_are_one_sentence(how, words):
 
 
 def test_costs_that_were_not_recorded_are_named():
-    with pytest.raises(LookupError, match="no cost 'usd'; it has samples, gen_tokens"):
+    with pytest.raises(LookupError, match="record no usd; their costs are samples, gen_tokens"):
         allocate_samples(pilot(40), budget=500, cost="usd")
     with pytest.raises(ValueError, match="needs at least 10 problems"):
         allocate_samples(pilot(6), budget=500)
@@ -223,19 +226,117 @@ def test_online_beats_uniform_at_the_same_budget():
 # ---- the command, and recorded samples -------------------------------------------------------------------------------
 
 
-def test_command(run, tmp_path):
-    table = pilot(40)
+def written(folder, table, name="pilot.jsonl"):
     rows = [dict(zip(table, r, strict=True)) for r in zip(*(v.tolist() for v in table.values()), strict=True)]
-    path = tmp_path / "pilot.jsonl"
+    path = folder / name
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+def planned(*args):
+    """What the command prints, in this process; errors are raised."""
+    command = importlib.import_module("isoflop.levers.think._commands.plan").plan
+    done = CliRunner().invoke(command, [*map(str, args), "--json"], standalone_mode=False)
+    if isinstance(done.exception, click.ClickException):
+        raise ValueError(done.exception.format_message())
+    if done.exception:
+        raise done.exception
+    return json.loads(done.stdout)
+
+
+def test_command(run, tmp_path):
+    path = written(tmp_path, pilot(40))
     out = run.json(
         "think", "plan", path, "--budget-tokens", "50k", "--problems", "100", "--out", tmp_path / "plan.json"
     )
     assert out == json.loads((tmp_path / "plan.json").read_text())
     assert out["accuracy"]["interval"][0] < out["accuracy"]["best"] < out["accuracy"]["interval"][1]
-    assert "saves against majority" in run("think", "plan", path, "--accuracy", ".8").stdout
+    assert set(out["uniform"]["settings"][0]) == set(out["bins"][0]["settings"][0])
+    assert "gen_tokens saved against majority" in run("think", "plan", path, "--accuracy", ".8").stdout
     assert "give one of" in run("think", "plan", path, code=2).stderr
     assert "no setting of the pilot reaches" in run("think", "plan", path, "--accuracy", ".9999", code=2).stderr
+
+
+def settings_of(plan):
+    return [(s["strategy"], s["k"], round(s["share"], 3)) for b in plan["bins"] for s in b["settings"]]
+
+
+def test_every_budget_says_what_it_counts(tmp_path):
+    table = pilot(40) | {"seconds": np.full(640, 2.0), "prompt_tokens": np.full(640, 20.0), "usd": np.full(640, 0.01)}
+    path = written(tmp_path, table)
+    same = [planned(path, f"--budget-{unit}", 160 * cost)
+            for unit, cost in (("tokens", 120), ("seconds", 2), ("usd", 0.01), ("samples", 1))]  # fmt: skip
+    assert [p["cost"] for p in same] == ["tokens", "seconds", "usd", "samples"]
+    for one in same[1:]:
+        assert one["accuracy"]["best"] == pytest.approx(same[0]["accuracy"]["best"])
+        assert settings_of(one) == settings_of(same[0])
+
+
+def test_tokens_have_a_price_by_option_or_by_the_run_that_drew_them(tmp_path):
+    table = pilot(40) | {"prompt_tokens": np.full(640, 50.0)}
+    (tmp_path / "samples").mkdir()  # a run's folder, but for what it was made with
+    path = written(tmp_path / "samples", table)
+    with pytest.raises(LookupError, match=r"record no usd; .*prices make one of tokens"):
+        planned(path, "--budget-usd", 1)
+    told = planned(path, "--budget-usd", 0.02, "--price", "prompt=1", "--price", "gen=2")
+    tokens = planned(path, "--budget-tokens", 0.02e6 * 150 / 250)
+    assert settings_of(told) == settings_of(tokens)
+    assert told["spent"]["best"] == pytest.approx(tokens["spent"]["best"] * 250 / 150 / 1e6)
+    (tmp_path / "lever.json").write_text(json.dumps({"prices": {"prompt": 1, "gen": 2}}))
+    assert settings_of(planned(tmp_path, "--budget-usd", 0.02)) == settings_of(told)
+
+
+def test_the_logs_of_two_harnesses_are_planned_from(tmp_path):
+    table = pilot(24, n=6)
+    rows = list(zip(*(table[c].tolist() for c in ("problem", "answer", "correct")), strict=True))
+    log = [{"id": p, "scores": {"match": {"value": "CI"[not c], "answer": str(a)}}, "total_time": 1.5,
+            "model_usage": {"m": {"input_tokens": 30, "output_tokens": 60}}} for p, a, c in rows]  # fmt: skip
+    inspect = tmp_path / "log.json"
+    inspect.write_text(json.dumps({"status": "success", "samples": log}))
+    for unit, each in (("tokens", 90), ("seconds", 1.5), ("samples", 1)):
+        assert planned(inspect, f"--budget-{unit}", 24 * 3 * each)["accuracy"]["best"] > 0.6
+    harness = tmp_path / "samples.jsonl"
+    docs = [[str(a) for p, a, _ in rows if p == doc] for doc in range(24)]
+    harness.write_text("".join(
+        json.dumps({"doc_id": i, "target": "9", "filtered_resps": d, "exact_match": 1.0}) + "\n"
+        for i, d in enumerate(docs)
+    ))  # fmt: skip
+    assert planned(harness, "--budget-samples", 72)["accuracy"]["best"] > 0.6
+    with pytest.raises(LookupError, match=r"the samples record no gen_tokens; their costs are samples$"):
+        planned(harness, "--budget-tokens", 1e4)
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--budget-tokens", "50", "--problems", "10"], r"cheapest settings cost 100 a problem, .*\(50 tokens over 10"),
+        (["--budget-tokens", "many"], "'many' is not a number above 0"),
+        (["--budget-tokens", "-5"], "'-5' is not a number above 0"),
+        (["--budget-tokens", "5k", "--accuracy", ".5"], "give one of --budget-tokens, .*--budget-samples, --accuracy"),
+        (["--budget-tokens", "5k", "--cost", "usd"], "--cost goes with --accuracy"),
+        (["--accuracy", "70"], "70.0 is not in the range"),
+        (["--accuracy", ".7", "--cost", "joules"], "record no joules; their costs are samples, gen_tokens"),
+        (["--budget-samples", "99", "--bins", "0"], "0 is not in the range"),
+        (["--budget-samples", "99", "--problems", "0"], "0 is not in the range"),
+        (["--budget-usd", "1", "--price", "gen=cheap"], "write prompt=USD or gen=USD"),
+        (["--budget-usd", "1", "--price", "output=1"], "write prompt=USD or gen=USD"),
+        (["--budget-samples", "99", "--signal", "score"], "signal='score' needs the column 'score'"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(tmp_path, args, said):
+    path = written(tmp_path, pilot(20, n=4))
+    with pytest.raises((ValueError, LookupError), match=said):
+        planned(path, *args)
+
+
+def test_what_every_store_holds_besides_is_no_warning(tmp_path):
+    table = pilot(20, n=4)
+    path = written(tmp_path, table | {"role": np.full(80, "model")})
+    path.write_text(json.dumps({"role": "probe", "error": None}) + "\n" + path.read_text())
+    assert planned(path, "--accuracy", ".6")["warnings"] == []
+    with path.open("a") as file:
+        file.write(json.dumps({"role": "score", "problem": "0", "text": "a judge's"}) + "\n")
+    assert "1 records that are no samples left out" in planned(path, "--accuracy", ".6")["warnings"]
 
 
 def test_plans_on_recorded_samples_save_against_one_vote_for_all(data):

@@ -197,7 +197,7 @@ def test_every_strategy_at_one_sample_is_the_mean_and_coverage_is_above_all():
         (tokens.accuracy[0] + tokens.accuracy[1]) / 2
     )  # 2 is halfway in ln from 1 to 4
     assert np.isnan(tokens.at("samples", 13.0).best)
-    with pytest.raises(LookupError, match="no cost 'usd'; it has samples"):
+    with pytest.raises(LookupError, match="the samples record no usd; their costs are samples"):
         tokens.mean_cost("usd")
 
 

@@ -91,7 +91,7 @@ def test_forest_stops_at_consensus_and_mends():
     sure = answer("forest", FakeModel(1.0), trees=5)
     assert max(sure.info["votes"].values()) > 2.5
     assert answer("forest", FakeModel(0.05)).info["mended"] > 0
-    assert answer("forest", FakeModel(0.9), mend_below=0.0).info["mended"] == 0
+    assert answer("forest", FakeModel(0.9), mend=0.0).info["mended"] == 0
 
 
 def test_mcts_writes_its_best_line_to_the_end():

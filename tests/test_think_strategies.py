@@ -17,7 +17,7 @@ from isoflop.levers.think import _sandbox
 from isoflop.levers.think._answers import vote
 from isoflop.levers.think._ask import Ask, derive
 from isoflop.levers.think._strategy import get_strategy, settings, strategy_names
-from isoflop.levers.think._types import ModelError, Problem, ScoreError
+from isoflop.levers.think._types import ModelError, Problem, Sample, ScoreError
 from isoflop.levers.think.adaptive import _below_half, not_last, overtaken, stops
 from isoflop.levers.think.confident import lowest_window
 from isoflop.levers.think.memory import Lesson, recall
@@ -194,39 +194,6 @@ def test_verification_by_enumeration():
     assert near(_with_n("verify_k", 2, p, problems=800, score=False, k=1), expected, n=800)
 
 
-TEMPLATES = {
-    "judge_pick": {"template": "{problem}\n\nMINE\n{solutions}\n\nChoice: k"},
-    "tournament": {"template": "{problem}\n\nMINE\n### Solution 1\n{first}\n### Solution 2\n{second}\n\nChoice: k"},
-    "verify_k": {"template": "{problem}\n\nMINE\n### Solution\n{solution}\n\nVerdict: yes or no"},
-    "fusion": {"template": "{problem}\n\nMINE {solutions}"},
-    "self_refine": {
-        "templates": (
-            "{problem}\n\nMINE\n### Solution\n{solution}\n\nVerdict:",
-            "{problem}\n\nMINE {solution} {feedback}",
-        )
-    },
-}
-
-
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_what_a_judge_is_asked_can_be_replaced_by_a_text_or_a_file(name, tmp_path):
-    setting, mine = next(iter(TEMPLATES[name].items()))
-    texts = [mine] if isinstance(mine, str) else list(mine)
-    files = [tmp_path / f"{i}.txt" for i in range(len(texts))]
-    for path, text in zip(files, texts, strict=True):
-        path.write_text(text)
-    for own in (texts, list(map(str, files))):
-        model = FakeModel(0.4)
-        answer(name, model, number=3, **{setting: own[0] if len(own) == 1 else tuple(own)})
-        assert any("MINE" in prompt for prompt in model.prompts)
-        assert not any(".txt" in prompt for prompt in model.prompts)
-    wrong = "nothing" if len(texts) == 1 else ("nothing", texts[1])
-    model = FakeModel(0.4)
-    with pytest.raises(ValueError, match=f"^{name}.*has no {{"):
-        answer(name, model, **{setting: wrong})
-    assert model.calls == 0
-
-
 @pytest.mark.parametrize("name", ["judge_pick", "fusion", "verify_k", "revise", "parallel_summary", "three_axes"])
 def test_more_compute_does_not_hurt(name):
     assert accuracy(name, n=150, score=False, rate=0.4) > 0.4 - 0.1
@@ -280,8 +247,6 @@ def test_no_log_probabilities_is_a_clear_error():
 
 @given(st.lists(st.floats(-5, 0), min_size=1, max_size=30), st.integers(1, 35))
 def test_lowest_window_is_the_lowest_of_all_windows(logs, window):
-    from isoflop.levers.think._types import Sample
-
     got = lowest_window(Sample("", "stop", 0, 0, spread=tuple(logs)), window)
     windows = [logs[i : i + window] for i in range(max(1, len(logs) - window + 1))]
     assert got == pytest.approx(min(np.mean(w) for w in windows), abs=1e-9)

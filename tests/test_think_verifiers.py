@@ -413,7 +413,7 @@ def test_a_template_is_a_text_or_the_path_of_one(tmp_path):
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("no field here", r"^judge: the template has no \{solution\}: what is to be judged goes there$"),
+        ("no field here", r"^judge: the template has no \{solution\}: what the model is to see goes there$"),
         ("{problem} and {soluton}", r"has no \{solution\}"),
         ("missing.txt", r"^judge: the template should stand in missing.txt, but there is no such file$"),
         ("", r"has no \{solution\}"),

@@ -55,6 +55,7 @@ class Plan:
     level: float = 90
     warnings: tuple[str, ...] = ()
     sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, max_tokens, stop, where the pilot says
+    prices: Mapping[str, float] = field(default_factory=dict)  # USD per million tokens, by which usd was reckoned
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, as --out writes them and `isoflop think run --plan` reads them."""
@@ -62,8 +63,10 @@ class Plan:
             "version": 1, "signal": self.signal, "probe": self.probe, "cost": self.cost, "level": self.level,
             "bins": [{"low": b.low, "high": b.high, "problems": b.problems,
                       "settings": [s._asdict() for s in b.settings]} for b in self.bins],
-            "uniform": dict(self.uniform), "oracle_hindsight": self.oracle, "baseline": self.baseline,
-            "sampling": dict(self.sampling), "fits": dict(self.fits), "warnings": list(self.warnings),
+            "uniform": {**self.uniform, "settings": [s._asdict() for s in self.uniform["settings"]]},
+            "oracle_hindsight": self.oracle, "baseline": self.baseline,
+            "sampling": dict(self.sampling), "prices": dict(self.prices), "fits": dict(self.fits),
+            "warnings": list(self.warnings),
         }  # fmt: skip
         for name in ("accuracy", "spent", "saving"):
             q = getattr(self, name)
@@ -83,12 +86,12 @@ class Plan:
         u = self.uniform
         never = f"{self.baseline} never reaches this accuracy in the pilot"
         both = ", ".join(f"{s.strategy} k={s.k}" for s in u["settings"])
-        saved = never if np.isnan(self.saving.best) else _words(self.saving, self.level)
+        saved = never if np.isnan(self.saving.best) else _percents(self.saving, self.level)
         lines += [
             f"accuracy (cross-fitted)      {_words(self.accuracy, self.level)}",
-            f"{self.cost} a problem{'':<{max(0, 18 - len(self.cost))}} {_words(self.spent, self.level)}",
+            f"{f'{self.cost} a problem':<28} {_words(self.spent, self.level)}",
             f"one setting for all          {u['accuracy']:.4g} ({both})",
-            f"saves against {self.baseline:<14} {saved}",
+            f"{f'{self.cost} saved against {self.baseline}':<28} {saved}",
             f"oracle, with hindsight       {self.oracle:.4g}",
         ]
         return "\n".join([*lines, *(f"warning: {w}" for w in self.warnings)])
@@ -100,6 +103,11 @@ def _range(low: float, high: float) -> str:
     if np.isinf(low):
         return f"below {high:.3g}"
     return f"from {low:.3g}" if np.isinf(high) else f"{low:.3g} to {high:.3g}"
+
+
+def _percents(q: Quantity, level: float) -> str:
+    low, high = q.interval(level)
+    return f"{q.best:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _words(q: Quantity, level: float) -> str:
@@ -392,7 +400,7 @@ def _plan(
         uniform={"settings": _shares_of(task, single, 0), "accuracy": single.value},
         oracle=_oracle(one), saving=saved_against(base, cost, value, price, weight), baseline=f"{base.name}",
         fits=_fits(samples, curves), level=s["level"], warnings=tuple(warnings),
-        sampling=ways[0] if len(ways) == 1 else {},
+        sampling=ways[0] if len(ways) == 1 else {}, prices=samples.how.get("prices", {}) if samples is not None else {},
     )  # fmt: skip
 
 

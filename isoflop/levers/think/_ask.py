@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import math
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -212,14 +212,21 @@ def at_least(name: str, **counts: float) -> None:
 
 
 def filled(template: str, **values: object) -> str:
-    """A template with {names} filled in; other braces, as in code and LaTeX, stay as they are."""
-    names = "|".join(map(re.escape, values))
-    return re.sub(rf"\{{({names})\}}", lambda m: str(values[m.group(1)]), template)
+    """A template with {names} filled in; other braces, as in code and LaTeX, stay as they are.
+
+    {name|Word}: of `numbered` texts, the word before the numbers of their headings.
+    """
+
+    def value(found: re.Match[str]) -> str:
+        given = values[found[1]]
+        return str(given(found[2]) if callable(given) else given)
+
+    return re.sub(rf"\{{({'|'.join(map(re.escape, values))})(?:\|([^{{}}\n]+))?\}}", value, template)
 
 
-def numbered(texts: Sequence[str], *, word: str = "Solution") -> str:
-    """Texts under numbered headings, for a prompt."""
-    return "\n\n".join(f"### {word} {i}\n{t.strip()}" for i, t in enumerate(texts, 1))
+def numbered(texts: Sequence[str], *, word: str = "Solution") -> Callable[[str | None], str]:
+    """For `filled`: texts under numbered headings, each with `word` unless the template has another."""
+    return lambda own: "\n\n".join(f"### {own or word} {i}\n{t.strip()}" for i, t in enumerate(texts, 1))
 
 
 def picked(text: str, n: int) -> int | None:

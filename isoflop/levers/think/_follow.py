@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from isoflop.levers.think._allocate import Bin, Share
 from isoflop.levers.think._ask import checked_scores
-from isoflop.levers.think._meter import Budget, Spent
+from isoflop.levers.think._meter import Budget, Prices, Spent
 from isoflop.levers.think._online import State, next_allocation
 from isoflop.levers.think._run import Begun, Work, in_turn
 from isoflop.levers.think._strategy import get_strategy
@@ -59,6 +59,7 @@ class PlanFile:
     accuracy: Mapping[str, Any]
     sha256: str
     sampling: Mapping[str, Any] = field(default_factory=dict)  # temperature, max_tokens, stop of the pilot
+    prices: Mapping[str, float] = field(default_factory=dict)
 
 
 def read_plan(path: str | Path) -> PlanFile:
@@ -69,7 +70,7 @@ def read_plan(path: str | Path) -> PlanFile:
         bins = tuple(_bin(one) for one in plan["bins"])
         found = PlanFile(
             bins, plan["signal"], int(plan["probe"]), plan["cost"], float(plan["spent"]["best"]), plan["accuracy"],
-            hashlib.sha256(text).hexdigest(), _sampling(plan.get("sampling") or {}),
+            hashlib.sha256(text).hexdigest(), _sampling(plan.get("sampling") or {}), plan.get("prices") or {},
         )  # fmt: skip
     except OSError as error:
         raise ValueError(f"cannot read the plan {path}: {error.strerror}") from error
@@ -112,6 +113,8 @@ async def follow(
     """Every problem through the plan: the work done, a row per problem, and what the plan expected."""
     plan = read_plan(str(lever.plan))
     backend = replace(backend, **{**plan.sampling, **_sampling(setting)})
+    if not lever.prices:
+        backend = replace(backend, prices=Prices(**plan.prices))
     problems = lever.problem_set.problems
     unit, limit = _budget(lever, plan, len(problems))
     hard = dict(lever.budget) or ({unit: limit} if unit in ("tokens", "gen_tokens", "usd") else {})

@@ -26,7 +26,8 @@ class Prices:
     gen: float = 0.0
     cached: float | None = None
 
-    def usd(self, *, prompt: int, cached: int, gen: int) -> float:
+    def usd(self, *, prompt: Any, cached: Any, gen: Any) -> Any:
+        """Of so many tokens; numbers, or arrays of them."""
         return ((prompt - cached) * self.prompt + cached * self._cached + gen * self.gen) / 1e6
 
     @property

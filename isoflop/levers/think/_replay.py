@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from isoflop._answer import Quantity
+from isoflop._progress import progress
 from isoflop.levers.think._early_stop import early_stop
 from isoflop.levers.think._estimators import best_of_k, best_of_k_verified, pass_at_k, pass_hat_k
+from isoflop.levers.think._meter import Prices
 from isoflop.levers.think._samples import Samples, read_samples
 from isoflop.levers.think._votes import in_order, vote_at_k
 
@@ -39,7 +41,8 @@ class Curve:
     def mean_cost(self, column: str) -> Array:
         """Mean cost of a problem, at each budget. Raises LookupError where it was not recorded."""
         if column not in self.cost:
-            raise LookupError(f"{self.name} has no cost {column!r}; it has {', '.join(self.cost)}")
+            more = "; prices make one of tokens" if column == "usd" and "gen_tokens" in self.cost else ""
+            raise LookupError(f"the samples record no {column}; their costs are {', '.join(self.cost)}{more}")
         return self.cost[column].mean(0)
 
     def draws(self, count: int = 1000, *, seed: int = 0) -> Array:
@@ -292,13 +295,15 @@ def replay(
     if how.subsets not in ("all", "first") or (how.subsets == "first" and how.tie not in ("even", "first", "last")):
         raise ValueError(f"subsets={how.subsets!r}, tie={how.tie!r}: subsets are 'all' (ties 'even' or 'wrong') or "
                          "'first' (ties 'first' or 'last')")  # fmt: skip
-    curves = {}
-    for name in strategies or _possible(s, how):
-        function, _, needs = _lookup(name, s, how)
-        value, drawn, error = function(s, k, how)
-        cost = _costs(s, k, drawn, how, score_cost if needs == "score" else 0.0, once=name != "adaptive")
-        spread = np.sqrt((error**2).sum(0)) / len(s)
-        curves[name] = Curve(name, k, value, cost, spread, s.problems, s.cluster, needs)
+    curves, names = {}, strategies or _possible(s, how)
+    with progress("replayed, strategies", len(names)) as tick:
+        for name in names:
+            function, _, needs = _lookup(name, s, how)
+            value, drawn, error = function(s, k, how)
+            cost = _costs(s, k, drawn, how, score_cost if needs == "score" else 0.0, once=name != "adaptive")
+            spread = np.sqrt((error**2).sum(0)) / len(s)
+            curves[name] = Curve(name, k, value, cost, spread, s.problems, s.cluster, needs)
+            tick(1)
     record = dict(s.how) | {
         "tie": how.tie, "subsets": how.subsets, "score_cost": score_cost, "draws": draws, "seed": how.seed
     }  # fmt: skip
@@ -355,6 +360,11 @@ def _costs(
         cost["gen_tokens"] = cost["gen_tokens"] * (1 + score_cost)
     if "gen_tokens" in cost and "prompt_tokens" in cost:
         cost["tokens"] = cost["gen_tokens"] + cost["prompt_tokens"]
+    if "usd" not in cost and "gen_tokens" in cost:
+        prices = Prices(**s.how.get("prices", {}))
+        usd = prices.usd(prompt=cost.get("prompt_tokens", 0.0), cached=0, gen=cost["gen_tokens"])
+        if np.any(usd):
+            cost["usd"] = usd
     return cost
 
 

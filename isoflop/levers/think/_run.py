@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +124,9 @@ def first_contact(lever: Think) -> None:
 async def _abilities(lever: Think, client: Client, store: Store) -> Abilities:
     urls = sorted(one.url for one in client.pool.endpoints)
     key = hashlib.sha256(json.dumps(["probe", urls, lever.model, lever.protocol]).encode()).hexdigest()
-    known = store.get(key)
-    if known is not None:
-        return Abilities(**known["found"])
+    known, names = store.get(key), {f.name for f in fields(Abilities)}
+    if known is not None and names <= known["found"].keys():  # what an earlier isoflop did not look for is asked anew
+        return Abilities(**{name: known["found"][name] for name in names})
     able = await probe(client, lever.model, protocol=lever.protocol)
     record = {"v": 1, "key": key, "problem": None, "model": lever.model, "role": "probe", "found": able.as_dict()}
     await store.put([record | {"error": None}])

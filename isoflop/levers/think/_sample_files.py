@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
+
+from isoflop._progress import progress
 
 COSTS = ("gen_tokens", "prompt_tokens", "seconds", "usd")
 _TEXT = ("problem", "answer", "role", "error", "status", "model", "strategy")
@@ -66,6 +69,14 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def prices_of(source: Any) -> dict[str, float]:
+    """The prices that a folder of `isoflop think run` was made with; none for another source."""
+    path = Path(source) / "lever.json" if isinstance(source, str | Path) else Path()
+    if not path.is_file():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf-8")).get("prices") or {})
+
+
 def _kind(path: Path, *, strict: bool = True) -> str:
     kinds = {".csv": "csv", ".tsv": "csv", ".jsonl": "lines", ".ndjson": "lines", ".parquet": "parquet",
              ".json": "json", ".eval": "eval"}  # fmt: skip
@@ -79,11 +90,12 @@ def _csv(path: Path, wanted: set[str]) -> Iterator[dict[str, Any]]:
     import pandas as pd
 
     text = {name: str for name in wanted if name not in {*COSTS, "correct", "score", "n", "c"}}
-    with pd.read_csv(
-        path, sep="\t" if path.suffix == ".tsv" else ",", chunksize=_CHUNK, usecols=lambda c: c in wanted, dtype=text,
+    with _opened(path) as (file, tick), pd.read_csv(
+        file, sep="\t" if path.suffix == ".tsv" else ",", chunksize=_CHUNK, usecols=lambda c: c in wanted, dtype=text,
         keep_default_na=False, na_values={c: [""] for c in wanted},
     ) as frames:  # fmt: skip
         for frame in frames:
+            tick()
             yield {str(c): frame[c].to_numpy(object if c in text else None) for c in frame.columns}
 
 
@@ -94,15 +106,32 @@ def _parquet(path: Path, wanted: set[str]) -> Iterator[dict[str, Any]]:
         raise ImportError("reading Parquet needs pyarrow: pip install 'isoflop[parquet]'") from error
     file = parquet.ParquetFile(path)
     names = [n for n in file.schema_arrow.names if n in wanted]
-    for batch in file.iter_batches(batch_size=_CHUNK, columns=names):
-        yield {n: batch.column(n).to_numpy(zero_copy_only=False) for n in names}
+    with progress(f"{path.name}, rows", file.metadata.num_rows) as tick:
+        for batch in file.iter_batches(batch_size=_CHUNK, columns=names):
+            tick(batch.num_rows)
+            yield {n: batch.column(n).to_numpy(zero_copy_only=False) for n in names}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, Callable[[], None]]]:
+    """A file, and what to call to show how far it has been read."""
+    with path.open("rb") as file, progress(f"{path.name}, MB", path.stat().st_size >> 20) as tick:
+        at = 0
+
+        def shown() -> None:
+            nonlocal at
+            before, at = at, file.tell() >> 20
+            tick(at - before)
+
+        yield file, shown
 
 
 def _lines(path: Path, wanted: set[str]) -> Iterator[dict[str, Any]]:
     loads = _loader()
-    with path.open("rb") as file:
+    with _opened(path) as (file, tick):
         rows = (_object(loads, line, path, i) for i, line in enumerate(file, 1) if line.strip())
         while batch := list(islice(rows, _CHUNK)):
+            tick()
             if "doc_id" in batch[0] and ("filtered_resps" in batch[0] or "resps" in batch[0]):
                 batch = [row for record in batch for row in _harness_rows(record, path)]
             names = list(dict.fromkeys(n for row in batch for n in row if n in wanted))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from isoflop.levers.think._sample_files import COSTS, Chunk, chunks_of
+from isoflop.levers.think._sample_files import COSTS, Chunk, chunks_of, prices_of
 
 Array = np.ndarray
 
@@ -55,6 +55,7 @@ class Samples:
 def read_samples(
     source: Any, *, rename: Mapping[str, str] | None = None, only: Mapping[str, Any] | None = None,
     unit: str | Sequence[str] = "problem", by: str | None = None, same: Callable[[str], str] | None = None,
+    prices: Mapping[str, float] | None = None,
 ) -> Samples:  # fmt: skip
     """Recorded samples from a store, CSV, JSON lines or Parquet, lm-evaluation-harness or Inspect logs, or a table
 
@@ -62,11 +63,13 @@ def read_samples(
     usd. Or counts, one row a problem: problem, n, c (costs are then totals over the n). rename: {theirs: ours}. only:
     rows to keep, {column: value}. unit: the column, or several, that make one problem, as ("seed", "problem"). by: the
     column by which problems are resampled; the last of `unit` unless told. same: what makes two answers the same, a
-    function to one spelling; unless told the recorded text. What a store holds besides graded samples is
-    left out, and said so. Raises ValueError for what cannot be used.
+    function to one spelling; unless told the recorded text. prices: USD per million tokens, {prompt, gen}, for samples
+    that record tokens and no usd; unless told those of the run whose folder this is. What a store holds besides graded
+    samples is left out, and said so. Raises ValueError for what cannot be used.
     """
     units = (unit,) if isinstance(unit, str) else tuple(unit)
     build = _Builder(units, by or units[-1], dict(only or {}), same)
+    build.prices = dict(prices_of(source) if prices is None else prices)
     for chunk in chunks_of(source, dict(rename or {}), {*units, by or units[-1], *(only or {})}):
         build.add(chunk)
     return build.done()
@@ -84,6 +87,7 @@ class _Builder:
         self.left_out: dict[str, int] = {}
         self.counts: bool | None = None
         self.together = False
+        self.prices: dict[str, float] = {}
         self.notes = _Notes()
         self.kinds: dict[str, set[str]] = {n: set() for n in ("model", "strategy") if n not in (*only, *units)}
 
@@ -129,6 +133,8 @@ class _Builder:
 
     def _keep(self, chunk: Chunk) -> Array:
         keep = np.ones(len(chunk.lines), bool)
+        if "role" in chunk.cells:
+            keep &= np.asarray(chunk.cells["role"], object) != "probe"  # what the client found out, in every store
         for name, value in self.only.items():
             if name not in chunk.cells:
                 raise ValueError(f"{chunk.place} has no column {name!r} to choose rows by")
@@ -197,7 +203,7 @@ class _Builder:
             if len(v) > 1
         )
         how = {"unit": "/".join(self.units), "by": self.by, "equality": _name(self.same), "together": self.together}
-        how["sampling"] = self.notes.settings
+        how |= {"sampling": self.notes.settings, "prices": self.prices}
         common = {"problems": tuple(self.ids), "cluster": np.array(self.cluster), "how": how, "warnings": words}
         return self._from_counts(flat, common) if self.counts else self._from_rows(flat, common)
 

@@ -134,10 +134,16 @@ class Store:
             return
         try:
             record = _loads(line)
-            if record["error"] is None:
-                self._index.add(int(record["key"][:16], 16), at)
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{self.path}, byte {at}: not a record of a sample; remove that line") from error
+            key, error, version = int(record["key"][:16], 16), record["error"], record["v"]
+        except (ValueError, KeyError, TypeError) as wrong:
+            raise ValueError(f"{self.path}, byte {at}: not a record of a sample; remove that line") from wrong
+        if version != 1:
+            raise ValueError(
+                f"{self.path}, byte {at}: a record of version {version}, and this isoflop reads version 1; "
+                "give another store, or use the isoflop that wrote it"
+            )
+        if error is None:
+            self._index.add(key, at)
 
     def _line(self, at: int) -> bytes:
         """The line that begins at a byte, its end included where it has one."""

@@ -1,7 +1,7 @@
-"""What judges, checkers and refiners are asked: the default texts, and how your own takes their place.
+"""What models are asked beside the problem: texts of judges, checkers and refiners, and how your own takes their place.
 
-A template is a text with {fields}, or the path of a text file that holds one: every strategy and verifier that asks a
-model to judge has it as a setting (`template`, of self_refine `templates`). Other braces stay as they are.
+Every text that a strategy or verifier adds to a problem is a setting: a text with {fields}, or the path of a text file
+that holds one, both read by `template_of`. Other braces stay as they are.
 """
 
 from __future__ import annotations
@@ -77,14 +77,15 @@ def template_of(given: str | Path, who: str, *needs: str) -> str:
     """A template's text: `given` itself, or what stands in the file it names.
 
     given: a path, or a text; one line without {fields} that ends in .txt or .md, or that is a file's name, is a path.
+    needs: fields that must be there; {name|Word} is one too, and says what stands before the numbers of its headings.
     who: whose setting it is, for the message. Raises ValueError where there is no such file, or a field is missing.
     """
     named = isinstance(given, Path) or _names_file(given)
     text = _read(Path(given), who) if named else str(given)
-    missing = [f"{{{name}}}" for name in needs if f"{{{name}}}" not in text]
+    missing = [f"{{{name}}}" for name in needs if not re.search(rf"\{{{name}[}}|]", text)]
     if missing:
         shown = f"template in {given}" if named else "template"
-        raise ValueError(f"{who}: the {shown} has no {' and no '.join(missing)}: what is to be judged goes there")
+        raise ValueError(f"{who}: the {shown} has no {' and no '.join(missing)}: what the model is to see goes there")
     return text
 
 

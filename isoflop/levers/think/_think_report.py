@@ -181,6 +181,8 @@ def think_report(
 
 
 def _runs(folder: Path) -> list[dict[str, Any]]:
+    if not folder.is_dir():
+        raise ValueError(f"there is no folder {str(folder)!r}")
     rows = [row for row in _read_lines(folder / "runs.jsonl")[0] if row["status"] == "ok"]
     if not rows:
         raise ValueError(f"{folder} holds no finished runs of `isoflop think run`")

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from isoflop.levers.think._ask import Ask, at_least, settings_of
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What ends the thinking, what is put in its place to go on, and what opens the answer."""
+    """What ends the thinking, what is put in its place to go on, and what opens the answer: texts, or text files."""
 
     end: str = "</think>"
     wait: str = "\nWait"
@@ -39,7 +40,7 @@ async def budget_forcing(
     temperature is 0. Source: s1, Muennighoff et al. 2025 (arXiv 2501.19393), section 3.1.
     """
     at_least("budget_forcing", thinking=thinking, answer_tokens=answer_tokens)
-    m = settings_of(Marks, marks)
+    m = Marks(**{name: template_of(text, "budget_forcing") for name, text in vars(settings_of(Marks, marks)).items()})
     ask = Ask(problem, model, score, seed, 0.0)
     text, used, waited = "", 0, 0
     while used < thinking:

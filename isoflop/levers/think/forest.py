@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 from isoflop.levers.think._answers import vote
 from isoflop.levers.think._ask import Ask, at_least, filled, needs_score, settings_of, together
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._tree import STEPS, Steps, Tree, conclude, grow, ranked, value
 from isoflop.levers.think._types import Answer, Model, Problem, Score
 
@@ -20,6 +22,14 @@ MEND = """{problem}
 Write that next step again, corrected. Write this one step only."""
 
 
+@dataclass(frozen=True)
+class Mend:
+    """A step that scores below `below` is written again; template: with {step}, and {problem} and {before}."""
+
+    below: float = 0.3
+    template: str = MEND
+
+
 async def forest(
     problem: Problem,
     model: Model,
@@ -27,20 +37,23 @@ async def forest(
     *,
     trees: int = 4,
     active: int = 2,
-    mend_below: float = 0.3,
+    mend: Any = 0.3,
     steps: Any = STEPS,
     seed: int = 0,
 ) -> Answer:
     """`trees` greedy trees with sparse activation, self-correction and consensus
 
     Each level, the `active` unfinished trees with the best step so far go on, drawing steps.expand steps each; the
-    others wait. A best step that scores below `mend_below` is written again once, and the better of the two stays. The
-    forest stops when more than half of all trees agree. Consensus: the vote of the trees; a tie goes to the tree of
-    highest score. Source: Bi et al. 2024 (arXiv 2412.09078): sparse activation, dynamic self-correction (there by the
-    model's own confidence), consensus-guided decision. Raises ValueError without a score.
+    others wait. A best step that scores below `mend` is written again once, and the better of the two stays. The forest
+    stops when more than half of all trees agree. Consensus: the vote of the trees; a tie goes to the tree of highest
+    score. mend: that score, or the fields of `Mend` (below, template). Source: Bi et al. 2024 (arXiv 2412.09078):
+    sparse activation, dynamic self-correction (there by the model's own confidence), consensus-guided decision. Raises
+    ValueError without a score.
     """
     at_least("forest", trees=trees, active=active)
     how = settings_of(Steps, steps)
+    again = settings_of(Mend, {"below": mend} if isinstance(mend, int | float) else mend)
+    again = replace(again, template=template_of(again.template, "forest", "step"))
     ask = Ask(problem, model, needs_score(score, "forest"), seed, how.temperature)
     tree = Tree()
     at = (await grow(ask, tree, [(0, trees)], how))[:trees]
@@ -52,8 +65,8 @@ async def forest(
         if not fresh:
             break
         best = [ranked(tree, tree.children[at[i]])[:1] or [at[i]] for i in lively]
-        mended += sum(tree.value[b[0]] < mend_below for b in best)
-        better = await together([_mend(ask, tree, b[0], how, mend_below) for b in best])
+        mended += sum(tree.value[b[0]] < again.below for b in best)
+        better = await together([_mend(ask, tree, b[0], how, again) for b in best])
         for i, node in zip(lively, better, strict=True):
             at[i] = node
     return _consensus(ask, tree, at, how, mended)
@@ -66,12 +79,13 @@ def _agreed(ask: Ask, tree: Tree, at: list[int], trees: int) -> bool:
     return max(vote(keys).weights.values(), default=0) > trees / 2
 
 
-async def _mend(ask: Ask, tree: Tree, node: int, how: Steps, below: float) -> int:
+async def _mend(ask: Ask, tree: Tree, node: int, how: Steps, again: Mend) -> int:
     """The node, or its corrected twin where that scores higher."""
-    if tree.value[node] >= below or tree.done[node]:
+    if tree.value[node] >= again.below or tree.done[node]:
         return node
     parent = tree.parent[node]
-    prompt = filled(MEND, problem=ask.problem.prompt, before=tree.text(parent), step=tree.step[node].strip())
+    step, before = tree.step[node].strip(), tree.text(parent)
+    prompt = filled(again.template, problem=ask.problem.prompt, before=before, step=step)
     got = await ask.branch(f"mend{node}")(prompt, max_tokens=how.max_tokens, stop=(how.separator,))
     if not got or not got[0].text.strip():
         return node

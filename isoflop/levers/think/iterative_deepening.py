@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from isoflop.levers.think._ask import Ask, at_least, together
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Sample, Score
 
 TRIGGER = "\nWait! Maybe I made a mistake. I need to check the steps above from the beginning.\n"
@@ -23,11 +24,13 @@ async def iterative_deepening(
 
     A chain that ends of itself inside a stretch is done. A whole chain thus costs at most growth / (growth - 1) times
     its last stretch. The best-scored chain wins, or the vote without a score. Chains are given up after 16 stretches.
+    trigger: a text, or the path of a text file.
     Source: ID-sampling, Chen et al. 2025 (arXiv 2502.05449); the wording of the trigger is ours.
     """
     at_least("iterative_deepening", n=n, first=first)
     if growth < 1:
         raise ValueError(f"iterative_deepening: growth={growth} must be at least 1")
+    trigger = template_of(trigger, "iterative_deepening")
     ask = Ask(problem, model, score, seed)
     chains = await together([_chain(ask.branch(f"chain{i:04}"), first, growth, trigger) for i in range(n)])
     whole = [s for s, _ in chains if s is not None]

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from isoflop.levers.think._ask import Ask, at_least, filled, numbered, said_yes
+from isoflop.levers.think._ask import Ask, at_least, filled, numbered, said_yes, settings_of
 from isoflop.levers.think._strategy import get_strategy
 from isoflop.levers.think._strategy import settings as own_settings
+from isoflop.levers.think._templates import template_of
 from isoflop.levers.think._types import Answer, Model, Problem, Score
 
 USE = """{memories}
@@ -47,6 +48,22 @@ class Lesson:
     about: str = ""  # its prompt, by which it is found again
 
 
+@dataclass(frozen=True)
+class Bank:
+    """How many lessons are recalled, the template that puts them before the prompt, and the one that asks for one.
+
+    use: with {memories} and {problem}; distil: with {answer}, and {problem} and {attempts}. It must have four lines
+    written, "Verdict:", "Title:", "Description:" and "Content:". Both are texts or paths of text files.
+    """
+
+    top: int = 1
+    use: str = USE
+    distil: str = DISTIL
+
+
+BANK = Bank()
+
+
 async def memory(
     problem: Problem,
     model: Model,
@@ -54,34 +71,38 @@ async def memory(
     *,
     strategy: str | Callable[..., Any] = "majority",
     lessons: Sequence[Lesson | Mapping[str, Any]] = (),
-    top: int = 1,
+    bank: Any = BANK,
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Answer:
-    """Any strategy, with the `top` most related lessons before the prompt; what it taught comes back in info["learnt"]
+    """Any strategy, with the most related lessons before the prompt; what it taught comes back in info["learnt"]
 
     Nothing is kept here: the caller adds info["learnt"], a list of lessons as mappings, to the next call's `lessons`.
-    Whether it was a success is judged by the model, without the reference; several samples are contrasted.
-    Source: ReasoningBank, Ouyang et al. 2025 (arXiv 2509.25140): title, description, content; lessons from failures
-    too; one retrieved by default; parallel contrast as in MaTTS. Related is by words here, by embeddings there.
+    Whether it was a success is judged by the model, without the reference; several samples are contrasted. bank: the
+    fields of `Bank` (top, use, distil). Source: ReasoningBank, Ouyang et al. 2025 (arXiv 2509.25140): title,
+    description, content; lessons from failures too; one retrieved by default; parallel contrast as in MaTTS. Related is
+    by words here, by embeddings there.
     """
-    at_least("memory", top=top)
+    bank = settings_of(Bank, bank)
+    at_least("memory", top=bank.top)
+    use = template_of(bank.use, "memory (use)", "memories", "problem")
+    distil = template_of(bank.distil, "memory (distil)", "answer")
     known = [Lesson(**m) if isinstance(m, Mapping) else m for m in lessons]
-    used = recall(known, problem.prompt, top=top)
+    used = recall(known, problem.prompt, top=bank.top)
     told = numbered([f"{m.title}: {m.description}\n{m.content}" for m in used], word="Lesson")
-    prompt = filled(USE, memories=told, problem=problem.prompt) if used else problem.prompt
+    prompt = filled(use, memories=told, problem=problem.prompt) if used else problem.prompt
     inner = Problem(problem.id, prompt, problem.extra)
     own = {**({"seed": seed} if "seed" in own_settings(strategy) else {}), **(settings or {})}
     answer: Answer = await get_strategy(strategy)(inner, model, score, **own)
     ask = Ask(problem, model, score, seed, 0.0, "/distil")
-    learnt = await _distil(ask, answer) if answer.text and "stopped" not in answer.info else []
+    learnt = await _distil(ask, answer, distil) if answer.text and "stopped" not in answer.info else []
     info = {**answer.info, "recalled": [m.title for m in used], "learnt": [asdict(m) for m in learnt]}
     return Answer(answer.text, answer.key, (*answer.samples, *ask.log.samples), info)
 
 
-async def _distil(ask: Ask, answer: Answer) -> list[Lesson]:
+async def _distil(ask: Ask, answer: Answer, template: str) -> list[Lesson]:
     attempts = numbered([s.text[-2000:] for s in answer.samples[:4]], word="Attempt")
-    prompt = filled(DISTIL, problem=ask.problem.prompt, attempts=attempts, answer=answer.text[-2000:])
+    prompt = filled(template, problem=ask.problem.prompt, attempts=attempts, answer=answer.text[-2000:])
     said = await ask(prompt)
     if not said:
         return []

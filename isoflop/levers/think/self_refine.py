@@ -36,7 +36,7 @@ async def self_refine(
 
     phrases: what asks for the feedback, one a turn and round again; "tones" for the six emotional tones of HEART.
     templates: for the feedback, with {solution}, and {problem} and {phrase}; for the refinement, with {solution} and
-    {feedback}, and {problem}: each a text or the path of a text file.
+    {feedback}, and {problem}. Each phrase and template is a text or the path of a text file.
     With a score, a score of 1 stops, and the best-scored version is handed out; without, a verdict of "yes" stops, and
     the last version that has an answer is. Source: Self-Refine, Madaan et al. 2023 (arXiv 2303.17651); tones: HEART,
     Pinto et al. 2025 (arXiv 2509.22876), whose gains with an oracle verifier did not hold without one.
@@ -44,7 +44,8 @@ async def self_refine(
     at_least("self_refine", turns=turns, phrases=len(phrases))
     critique = template_of(templates[0], "self_refine (feedback)", "solution")
     refine = template_of(templates[1], "self_refine (refinement)", "solution", "feedback")
-    said = TONES if phrases == "tones" else (phrases,) if isinstance(phrases, str) else tuple(phrases)
+    given = TONES if phrases == "tones" else (phrases,) if isinstance(phrases, str) else phrases
+    said = [template_of(phrase, "self_refine (phrase)") for phrase in given]
     ask = Ask(problem, model, score, seed, temperature)
     versions: list[Sample] = list(await ask())
     scores = await ask.scores([s.text for s in versions])

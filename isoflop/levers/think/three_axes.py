@@ -39,7 +39,7 @@ async def three_axes(
     ask = Ask(problem, model, score, seed)
     ahead: list[tuple[Sample, float]] = []
     for _ in range(turns):
-        seen = numbered([ahead[-1][0].text], word="Solution") if ahead else ""
+        seen = numbered([a[0].text for a in ahead[-1:]])
         prompt = filled(template, problem=problem.prompt, solutions=seen) if ahead else None
         samples = await ask(prompt, n=batch, max_tokens=context)
         if not samples:

@@ -4,19 +4,20 @@ from isoflop._cli import emit, json_option, level_option, warn
 
 
 def reading(command):
-    """--unit, --by, --rename, --only: how recorded samples are read."""
+    """--unit, --by, --rename, --only, --price: how recorded samples are read."""
     for option in (
         click.option("--only", multiple=True, metavar="COLUMN=VALUE", help="Rows to keep, as in method=cot."),
         click.option("--rename", multiple=True, metavar="THEIRS=OURS", help="Rename a column, as in reward=score."),
         click.option("--by", metavar="COLUMN", help="Column by which problems are resampled. [default: the problem]"),
         click.option("--unit", default="problem", show_default=True, metavar="COLUMN,...", help="What is one problem."),
+        click.option("--price", multiple=True, metavar="prompt=USD", help="USD per million tokens, of prompt and gen."),
         click.option("--canonical", is_flag=True, help="Answers that differ only in dress count as the same."),
     ):
         command = option(command)
     return command
 
 
-def read(file, unit, by, rename, only, canonical):
+def read(file, unit, by, rename, only, price, canonical):
     """The samples that the options of `reading` choose."""
     from isoflop.levers.think._answers import canonical as spelling
     from isoflop.levers.think._samples import read_samples
@@ -28,8 +29,18 @@ def read(file, unit, by, rename, only, canonical):
         pairs[name] = dict(t.split("=", 1) for t in texts)
     return read_samples(
         file, unit=unit.split(","), by=by, rename=pairs["--rename"], only=pairs["--only"],
-        same=spelling if canonical else None,
+        same=spelling if canonical else None, prices=_prices(price) if price else None,
     )  # fmt: skip
+
+
+def _prices(texts):
+    pairs = dict(t.partition("=")[::2] for t in texts)
+    try:
+        if set(pairs) <= {"prompt", "gen"}:
+            return {name: float(value) for name, value in pairs.items()}
+    except ValueError:
+        pass
+    raise click.BadParameter("write prompt=USD or gen=USD, of a million tokens", param_hint="--price")
 
 
 @click.command()

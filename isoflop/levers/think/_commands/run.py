@@ -9,7 +9,7 @@ from isoflop._cli import emit, json_option
 @click.argument("problems", type=click.Path())
 @click.option("--server", multiple=True, required=True, metavar="URL", help="Where it listens; several of one model.")
 @click.option("--model", required=True, help="The model's name there.")
-@click.option("--strategy", default="majority", show_default=True, help="A strategy, or FILE.py:NAME.")
+@click.option("--strategy", help="A strategy, or FILE.py:NAME. [default: majority]")
 @click.option("--plan", metavar="PLAN.json", help="Follow a plan of `isoflop think plan`, in place of a strategy.")
 @click.option("--n", metavar="1,4,16", help="Samples per problem, one run each; short for --over n=1,4,16.")
 @click.option("--over", metavar="NAME=A,B", help="Another setting to go through, or problem_tokens=500,2000.")
@@ -41,13 +41,14 @@ def run(problems, server, model, strategy, n, over, own, options, out, seeds, re
     from isoflop.levers.think._run import first_contact
     from isoflop.levers.think._types import ModelError
 
+    if given["plan"] and strategy:
+        raise click.UsageError("a plan says which strategy answers: leave out --strategy")
     budget = {kind: given.pop(f"budget_{kind}") for kind in ("tokens", "usd", "seconds")}
     fields = {k: v for k, v in given.items() if v is not None} | _pairs(options, "--option")
+    fields["strategy"] = strategy or "majority"
     fields["budget"] = {k: v for k, v in budget.items() if v is not None}
     swept = _swept(f"n={n}" if n else over)
-    lever = Think(
-        model, problems, server=list(server), strategy=strategy, settings=_pairs(own, "--set"), over=swept, **fields
-    )
+    lever = Think(model, problems, server=list(server), settings=_pairs(own, "--set"), over=swept, **fields)
     try:
         first_contact(lever)
     except ModelError as error:
