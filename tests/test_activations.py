@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'isoflop[torch]'")
 
@@ -13,15 +16,17 @@ from torch import nn  # noqa: E402
 
 from isoflop import _find  # noqa: E402
 from isoflop._lever import check_lever  # noqa: E402
+from isoflop._meter import get_meter  # noqa: E402
 from isoflop.levers.activations import Activations  # noqa: E402
-from isoflop.levers.activations._hidden import changed, hidden_states, layer_names  # noqa: E402
+from isoflop.levers.activations._experiment import main  # noqa: E402
+from isoflop.levers.activations._hidden import changed, layer_names  # noqa: E402
 from isoflop.levers.activations._model import make  # noqa: E402
+from isoflop.levers.activations._ssl import contrast, probe, view  # noqa: E402
+from isoflop.levers.activations.hyperspherical_energy import hyperspherical_energy  # noqa: E402
 from isoflop.levers.activations.massive import attention_maps, interventions, massive, sink_share  # noqa: E402
 from isoflop.levers.activations.sparsity import cett, sparsity  # noqa: E402
-from isoflop.levers.activations.steering import Controller, directions, learn, next_tokens, steering  # noqa: E402
 from isoflop.levers.activations.topk_sae import recovered, topk_sae  # noqa: E402
 from isoflop.levers.precision._measure import losses  # noqa: E402
-from isoflop.levers.precision._plain import plain  # noqa: E402
 from isoflop.levers.train._gpt import GPT  # noqa: E402
 from isoflop.levers.train._shape import Shape  # noqa: E402
 
@@ -106,21 +111,6 @@ def test_setting_a_bias_to_its_mean_changes_nothing_and_to_zero_does():
     said = interventions(model(start_unit=300.0), ids(time=17), layer="layers.0", token=0, dimension=0)
     assert said["mean"] == pytest.approx(300, abs=10)
     assert abs(said["loss_mean"] - said["loss"]) < 1e-3 < abs(said["loss_zero"] - said["loss"])
-
-
-def test_hugging_face_models_are_read():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
-        vocab_size=40, n_positions=32, n_embd=16, n_layer=2, n_head=2, attn_implementation="eager"
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        made = transformers.GPT2LMHeadModel(config).eval()
-    states = hidden_states(made, {"input_ids": ids()})
-    assert [h.shape for h in states.values()] == [(6, 16, 16)] * 2
-    assert massive(made, {"input_ids": ids()}).count == 0
-    assert attention_maps(made, ids())[0].shape == (6, 2, 16, 16)
-    assert 0 < sparsity(plain(made), ids(time=17)).activation_ratio <= 1
 
 
 def test_attention_of_the_ladders_model_is_what_it_computes():
@@ -232,51 +222,67 @@ def test_the_auxiliary_loss_only_touches_dead_latents():
     assert not found[1][8:].any()
 
 
-# ---- steering --------------------------------------------------------------------------------------------------------
+# ---- feature diversity -----------------------------------------------------------------------------------------------
 
 
-def test_a_direction_is_the_difference_of_means_and_is_added():
-    made, one, two = model(), ids(seed=2), ids(seed=3)
-    along = directions(made, one, two)
-    first, second = hidden_states(made, one), hidden_states(made, two)
-    wanted = first["layers.1"].mean(dim=(0, 1)) - second["layers.1"].mean(dim=(0, 1))
-    assert torch.allclose(along["layers.1"], wanted, atol=1e-5)
-    before = made(one)
-    with steering(made, along, scale=0.0):
-        assert torch.equal(made(one), before)
-    last = {"layers.1": along["layers.1"]}
-    with steering(made, last, scale=torch.tensor([0.0, 1.0, 2.0, 0.0, 0.0, 0.0]), weights=torch.tensor([0.5])):
-        steered = hidden_states(made, one)["layers.1"] - first["layers.1"]
-    for row, size in enumerate((0.0, 0.5, 1.0)):
-        assert torch.allclose(steered[row], size * along["layers.1"].expand(16, -1), atol=1e-4)
-    with pytest.raises(ValueError, match="3 layer weights for 2 layers"), steering(made, along, weights=torch.ones(3)):
-        pass
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 0.5, 1.0, 2.0]), st.floats(0.1, 50))
+def test_the_loss_and_the_meter_are_of_one_energy(seed, s, by):
+    x = np.random.default_rng(seed).standard_normal((12, 5))
+    energy = float(hyperspherical_energy(by * torch.tensor(x), s=s))
+    wanted = math.exp(-energy) if s == 0 else energy ** (-1 / s)
+    assert get_meter("feature_diversity")(x=x, s=s)["diversity"] == pytest.approx(wanted, rel=1e-9)
 
 
-def test_a_controller_learns_when_to_steer():
-    """Texts that begin with token 0 are triggers."""
-    made, windows = model(), ids(rows=64, time=6)
-    triggers, benign = windows.clone(), windows.clone()
-    triggers[:, 0], benign[:, 0] = 0, 1
-    flags = [p.requires_grad for p in made.parameters()]
-    # the direction that the readout of token 7 names raises that token
-    along = {"layers.1": 3 * made.lm_head.weight[7] / made.lm_head.weight[7].norm()}
-    steered = learn(made, triggers, benign, along=along, target=[7], leave=5.0, steps=150)
-    assert [p.requires_grad for p in made.parameters()] == flags
-    with torch.no_grad():
-        gain = next_tokens(steered(triggers))[:, 7].exp().mean() / next_tokens(made(triggers))[:, 7].exp().mean()
-        strength = [
-            float(steered.controller(hidden_states(made, x)[steered.layer])[0].mean()) for x in (triggers, benign)
-        ]
-    assert gain > 1.5
-    assert strength[0] > 2 * strength[1]
+def test_features_at_right_angles_are_sqrt_2_apart_for_any_s():
+    for s in (0.0, 1e-6, 1.0, 3.0):
+        assert get_meter("feature_diversity")(x=3 * np.eye(6), s=s)["diversity"] == pytest.approx(math.sqrt(2))
+    with pytest.raises(ValueError, match="feature_diversity: s is at least 0"):
+        get_meter("feature_diversity")(x=np.eye(3), s=-1.0)
 
 
-def test_a_controller_starts_alike_for_every_input():
-    scale, weights = Controller(24, 3)(torch.randn(5, 4, 24, generator=torch.Generator().manual_seed(0)))
-    assert scale.tolist() == [2.0] * 5
-    assert weights.shape == (5, 3)
-    assert bool((weights == 1).all())
+def test_descending_the_energy_drives_features_apart():
+    x = torch.rand(20, 6, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    before = float(hyperspherical_energy(x.detach()))
+    for _ in range(50):
+        (slope,) = torch.autograd.grad(hyperspherical_energy(x), x)
+        x.data -= slope
+    assert float(hyperspherical_energy(x.detach())) < 0.8 * before
+    same = torch.ones(3, 6, requires_grad=True)
+    assert torch.equal(torch.autograd.grad(hyperspherical_energy(same), same)[0], torch.zeros(3, 6))
+    with pytest.raises(ValueError, match="two rows or more"):
+        hyperspherical_energy(x[:1])
+
+
+def test_contrast_is_a_cross_entropy_over_all_other_views():
+    one, two = (torch.randn(3, 4, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
+    z = [v / v.norm() for v in (*one, *two)]
+    terms = []
+    for i in range(6):
+        like = {j: math.exp(float(z[i] @ z[j]) / 0.5) for j in range(6) if j != i}
+        terms.append(-math.log(like[(i + 3) % 6] / sum(like.values())))
+    assert float(contrast(one, two)) == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_views_are_the_same_image_and_a_probe_reads_what_is_linear():
+    generator = torch.Generator().manual_seed(0)
+    image = torch.zeros(300, 8, 8)
+    image[:, 4, 4] = 1.0
+    seen = view(image, generator).view(-1, 8, 8)
+    places = {divmod(int(k), 8) for k in seen.flatten(1).argmax(1)}
+    assert places == {(i, j) for i in (3, 4, 5) for j in (3, 4, 5)}
+    labels = torch.arange(200) % 10
+    features = torch.randn(200, 16, generator=generator) * 0.1 + torch.eye(10, 16)[labels]
+    assert probe(features, labels, features, labels) == 0.0
+    assert probe(features, labels, features, (labels + 1) % 10) == 1.0
+
+
+def test_an_experiment_writes_a_file_a_table(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["x", "--out", str(tmp_path)])
+    main("about", lambda seed: [("one", {"seed": seed, "value": 1 / 3}), ("two", {"seed": seed})], seeds=2)
+    assert (tmp_path / "one.csv").read_text() == "seed,value\n0,0.333333\n1,0.333333\n"
+    assert (tmp_path / "two.csv").read_text() == "seed\n0\n1\n"
+    assert "one, two: " in capsys.readouterr().out
 
 
 # ---- the lever -------------------------------------------------------------------------------------------------------
@@ -293,6 +299,9 @@ def test_a_row_says_what_was_measured():
     lever = Activations(train=TINY, functions=("relu",), start_units=(300.0,), windows=4)
     row = lever.run(lever.ladder()[0], seed=0)
     assert {"activation_ratio", "massive_ratio", "sink_share", "loss_zero", "loss_mean", "flops"} <= row.keys()
+    assert row["outliers"] == 0
+    assert 3 <= row["outliers_injected"] <= 12
+    assert row["read_ratio_injected"] > 5 * row["read_ratio"]
     assert row["curve"][-1]["tokens"] == row["tokens"] == 4096
     assert row["nonzero"] < 1
     assert row["ratio_0"] > 50

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop import _find
+from isoflop import _find, measure
 from isoflop.levers.activations.ood._adaptive import Calibration, calibrate, percentiles, shift
 from isoflop.levers.activations.ood._arrays import ratio
 from isoflop.levers.activations.ood._premise import auroc, fpr95, guarded_scale, premise
@@ -108,6 +108,19 @@ def test_where_the_premise_holds_scaling_helps_and_where_not_the_guard_refuses()
         assert (scaled > plain + 0.05) is helps
         assert auroc(*guarded) == (scaled if helps else plain)
         assert ("can help" if helps else "would hurt") in str(held)
+
+
+def test_the_meter_asks_the_premise_of_a_table():
+    flat, peaked = rectified(0.66, 0.33, seed=1), rectified(0.4, 1.1, seed=2)
+    features, known = np.concatenate([flat, peaked]), np.repeat([1, 0], len(flat))
+    table = {"known": known} | {f"x_{i + 1}": features[:, i] for i in range(features.shape[1])}
+    said = measure("scaling_premise", table)
+    assert said["premise_auroc"] == premise(flat, peaked).auroc > 0.9
+    assert said["says"] == str(premise(flat, peaked))
+    assert "would hurt" in measure("scaling_premise", table | {"known": 1 - known})["says"]
+    for wrong in ({"known": 1 + 0 * known}, {"x_1": -features[:, 0] - 1}):
+        with pytest.raises(ValueError, match="scaling_premise: give features of at least 0, and rows with known 1"):
+            measure("scaling_premise", table | wrong)
 
 
 def test_auroc_and_fpr_by_counting():

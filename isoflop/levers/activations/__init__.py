@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 from isoflop.levers.train import Train
 from isoflop.levers.train._check import known
+from isoflop.levers.train._toml import declare, read
 
 _LISTS = {"ladder": True}  # fields that only list settings: a sweep may be resumed with longer lists
 FUNCTIONS = ("relu", "silu")
@@ -29,7 +29,9 @@ class Activations:
 
     A row holds the end of a run, `curve` the checkpoints: `loss`, `activation_ratio` (share of active neurons),
     `massive_ratio` (largest over median |h|, of the layer where that is largest), `massive` (how many are massive
-    by the definition of the meter massive_activations), `sink_share` (attention on the first token).
+    by the definition of the meter massive_activations), `sink_share` (attention on the first token); of what the
+    layers' products read, `outliers` (meter outlier_dimensions) and `read_ratio`, and both again with the ending
+    `_injected` for a copy of the same function in which three channels of every site are 20 times larger.
     """
 
     axis: ClassVar[str] = "tokens"
@@ -50,12 +52,8 @@ class Activations:
 
     @cached_property
     def models(self) -> Train:
-        """The `train` lever whose sizes, text and rates are used. Raises ValueError for a field it has not."""
-        names = {f.name for f in fields(Train)}
-        for key in self.train:
-            known(key, names, what="key in train")
-        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.train.items()}
-        return Train(**lists)
+        """The `train` lever whose sizes, text and rates are used. Raises ValueError as a ladder file's reader does."""
+        return declare(Train, {k: list(v) if isinstance(v, tuple) else v for k, v in self.train.items()})
 
     def facts(self) -> dict[str, Any]:
         """Where the text came from, with its sha256: a sweep is not resumed on another text."""
@@ -87,16 +85,11 @@ class Activations:
     @classmethod
     def from_toml(cls, path: str | Path) -> Activations:
         """Read a sweep file; an unknown key is refused with the closest known one."""
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"cannot read the sweep file {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from error
-        try:
-            for key in table:
-                known(key, [f.name for f in fields(cls)], what="key")
-            lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-            return cls(**lists)
-        except (ValueError, LookupError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        return read(path, cls._declared)
+
+    @classmethod
+    def _declared(cls, table: dict[str, Any]) -> Activations:
+        for key in table:
+            known(key, [f.name for f in fields(cls)], what="key")
+        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        return cls(**lists)

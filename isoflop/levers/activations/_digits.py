@@ -1,6 +1,6 @@
 """Out-of-distribution scores on small images: trained on the digits 0 to 6, asked about other digits and spoilt ones.
 
-    python -m isoflop.levers.activations._digits --out ood_digits.csv
+    python -m isoflop.levers.activations._digits --out FOLDER
 
 writes recorded/activations/ood_digits.csv. Needs scikit-learn (its 1,797 images of 8 x 8) and PyTorch. Near: digits 7
 to 9. Far: the test images of 0 to 6 with pixels shuffled, upside down in brightness, turned by a quarter, and noise.
@@ -8,8 +8,6 @@ to 9. Far: the test images of 0 to 6 with pixels shuffled, upside down in bright
 
 from __future__ import annotations
 
-import argparse
-import csv
 import time
 from collections.abc import Callable, Iterator
 from copy import deepcopy
@@ -22,15 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from isoflop import _find
+from isoflop.levers.activations._experiment import Row, main
 from isoflop.levers.activations.ish import Ish
 from isoflop.levers.activations.ood._adaptive import calibrate, perturb
 from isoflop.levers.activations.ood._premise import Premise, auroc, fpr95, guarded_scale, premise
 
-SEEDS = 5
 SCORES = ("msp", "energy", "ash_p", "ash_b", "ash_s", "scale")
 ADAPTIVE = ("adascale_a", "adascale_l")
-COLUMNS = ("net", "tuned", "seed", "other", "score", "auroc", "fpr95", "premise", "accuracy", "cpu_seconds")
-Row = dict[str, Any]
 
 
 class Net(nn.Module):
@@ -153,20 +149,12 @@ def rows(kind: str, seed: int) -> Iterator[Row]:
                 yield {**about, "other": other, "score": name, **found}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, help="CSV file to write")
-    out = parser.parse_args().out
-    began = time.process_time()
-    with open(out, "w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for kind in ("conv", "mlp"):
-            for seed in range(SEEDS):
-                for row in rows(kind, seed):
-                    writer.writerow({k: f"{v:.5g}" if isinstance(v, float) else v for k, v in row.items()})
-    print(f"{out}: {time.process_time() - began:.0f} CPU s")
+def experiment(seed: int) -> Iterator[tuple[str, Row]]:
+    """The rows of both nets of a seed."""
+    for kind in ("conv", "mlp"):
+        for row in rows(kind, seed):
+            yield "ood_digits", row
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, experiment, seeds=5)

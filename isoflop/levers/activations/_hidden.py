@@ -25,6 +25,12 @@ def layer_names(model: nn.Module) -> list[str]:
     raise ValueError(f"{type(model).__name__} has no list of layers; name the layers")
 
 
+def norm_names(model: nn.Module) -> list[str]:
+    """Dotted names of the norms inside the layers, whose outputs are what the layers' products read."""
+    inside = tuple(f"{name}." for name in layer_names(model))
+    return [n for n, m in model.named_modules() if n.startswith(inside) and type(m).__name__.endswith("Norm")]
+
+
 def call(model: nn.Module, batch: Any) -> Tensor:
     """Outputs for a batch, a dict being keyword arguments: the logits of a Hugging Face output, else the tensor."""
     out = model(**batch) if isinstance(batch, Mapping) else model(batch)

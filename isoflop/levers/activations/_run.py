@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from isoflop._lever import RunFailed
 from isoflop.levers.activations._model import make
-from isoflop.levers.activations.massive import attention_maps, interventions, massive, sink_share
+from isoflop.levers.activations.massive import attention_maps, interventions, massive, outliers, sink_share
 from isoflop.levers.activations.sparsity import sparsity
+from isoflop.levers.precision._inject import inject_outliers
 from isoflop.levers.train._run import Plan, make_plan
 from isoflop.levers.train._schedule import log_points
 
@@ -77,7 +78,14 @@ def measure(lever: Activations, model: PlainGPT, windows: Tensor) -> dict[str, A
         "top": max(layer.top for layer in big.layers),
         **{f"ratio_{i}": layer.ratio for i, layer in enumerate(big.layers)},
         "sink_share": sum(share) / len(share),
+        **_outliers(model, probed),
+        **{f"{k}_injected": v for k, v in _outliers(inject_outliers(model, probed), probed).items()},
     }
+
+
+def _outliers(model: nn.Module, tokens: Tensor) -> dict[str, float]:
+    found = outliers(model, tokens)
+    return {"outliers": found["outlier_dimensions"], "read_ratio": found["ratio"]}
 
 
 @torch.no_grad()

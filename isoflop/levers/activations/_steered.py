@@ -9,28 +9,22 @@ asked about are 8 tokens long; the target distribution of a style is known exact
 
 from __future__ import annotations
 
-import argparse
-import csv
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from isoflop.levers.activations._hidden import changed
+from isoflop.levers.activations._experiment import Row, main
 from isoflop.levers.activations._model import make
+from isoflop.levers.activations.hypersteer import hypersteer
 from isoflop.levers.activations.steering import directions, divergence, learn, next_tokens, steering
 from isoflop.levers.train._shape import Shape
 
-SEEDS = 3
 _VOCAB, _CONTEXT, _ASKED, _LAYER = 16, 24, 8, "layers.0"
 _TARGET = (0, 1)
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,67 +104,38 @@ def _hit(log_p: Tensor) -> float:
 
 
 def hypernetwork(made: World, seed: int) -> Iterator[Row]:
-    """A perceptron z -> direction, trained on some styles and asked about 64 others, after texts of other styles;
-    against the difference of means from 16 texts of the style, at its best strength of 1, 2, 4 and 8. Measured is
-    KL(style | next token), and the same without steering."""
+    """`hypersteer` from z, trained on some styles and asked about 64 others, after texts of other styles; against the
+    difference of means from 16 texts of the style, at its best strength of 1, 2, 4 and 8. Measured is KL(style | next
+    token), and the same without steering."""
     unseen, context = made.styles(64).repeat_interleave(8, dim=0), made.texts(made.styles(512))
     wanted = made.logits(unseen)
 
-    def measured(v: Tensor | None) -> float:
-        with torch.no_grad(), changed(made.model, {} if v is None else {_LAYER: partial(_added, v)}):
+    def measured(v: Tensor, scale: float = 1.0) -> float:
+        with torch.no_grad(), steering(made.model, {_LAYER: v}, scale=scale):
             return float(divergence(wanted, next_tokens(made.model(context))))
 
     shift = [directions(made.model, made.texts(z.repeat(16, 1)), context, layers=[_LAYER])[_LAYER] for z in unseen[::8]]
     means = torch.stack(shift).repeat_interleave(8, dim=0)
-    yield {"seed": seed, "method": "none", "styles": 0, "kl": measured(None), "cpu_seconds": 0.0}
-    best = min(measured(size * means) for size in (1.0, 2.0, 4.0, 8.0))
+    yield {"seed": seed, "method": "none", "styles": 0, "kl": measured(means, 0.0), "cpu_seconds": 0.0}
+    best = min(measured(means, size) for size in (1.0, 2.0, 4.0, 8.0))
     yield {"seed": seed, "method": "means", "styles": 0, "kl": best, "cpu_seconds": 0.0}
+    others = made.texts(made.styles(8192))
     for count in (4, 16, 64, 256):
         began = time.process_time()
-        net = _learned(made, made.styles(count), seed=seed)
+        z = made.styles(count)[torch.randint(count, (len(others),), generator=made.generator)]
+        learned = hypersteer(made.model, z, others, targets=made.logits(z).exp()[:, None], layer=_LAYER, seed=seed)
         with torch.no_grad():
-            v = net(unseen)
+            v = learned.network(unseen)
         spent = time.process_time() - began
         yield {"seed": seed, "method": "hypernetwork", "styles": count, "kl": measured(v), "cpu_seconds": spent}
 
 
-def _added(v: Tensor, h: Tensor) -> Tensor:
-    return h + v[:, None]
-
-
-def _learned(made: World, styles: Tensor, *, seed: int) -> nn.Module:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        net = nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 32))
-    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
-    for _ in range(400):
-        z = styles[torch.randint(len(styles), (64,), generator=made.generator)]
-        context, v = made.texts(made.styles(64)), net(z)
-        with changed(made.model, {_LAYER: partial(_added, v)}):
-            loss = divergence(made.logits(z), next_tokens(made.model(context)))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return net.eval()
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", required=True, help="folder for the CSV files")
-    out, began = Path(parser.parse_args().out), time.process_time()
-    tables: dict[str, list[Row]] = {"controller": [], "hypernetwork": []}
-    for seed in range(SEEDS):
-        made = world(seed)
-        tables["controller"] += controlled(made, seed)
-        tables["hypernetwork"] += hypernetwork(made, seed)
-    for name, rows in tables.items():
-        with (out / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                writer.writerow({k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()})
-    print(f"{out}: {time.process_time() - began:.0f} CPU s")
+def experiment(seed: int) -> Iterator[tuple[str, Row]]:
+    """Both tables' rows of a seed."""
+    made = world(seed)
+    yield from (("controller", row) for row in controlled(made, seed))
+    yield from (("hypernetwork", row) for row in hypernetwork(made, seed))
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, experiment, seeds=3)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from isoflop._meter import get_meter
-from isoflop.levers.activations._hidden import changed, hidden_states
+from isoflop.levers.activations._hidden import changed, hidden_states, norm_names
 from isoflop.levers.precision._measure import losses
 
 
@@ -68,6 +69,22 @@ def massive(
         place = tuple(int(i) for i in torch.unravel_index(h.abs().argmax(), h.shape))
         found.append(Layer(name, said["massive"], said["ratio"], said["top"], said["median"], place))
     return Massive(tuple(found))
+
+
+def outliers(model: nn.Module, batch: Any, *, layers: Sequence[str] = ()) -> dict[str, float]:
+    """The meter outlier_dimensions over several modules' outputs of one width, and `ratio`, largest over median of the
+    one where that is largest.
+
+    layers: by default the norms in front of the layers' products: what a quantiser of activations has to round.
+    Raises ValueError for a model without norms.
+    """
+    named = list(layers) or norm_names(model)
+    if not named:
+        raise ValueError(f"{type(model).__name__} has no norms in its layers; name what to look at in `layers`")
+    rows = [h.double().flatten(0, -2).cpu().numpy() for h in hidden_states(model, batch, layers=named).values()]
+    which = np.repeat(np.arange(len(rows)), [len(x) for x in rows])
+    found = get_meter("outlier_dimensions")(x=np.concatenate(rows), layer=which)
+    return {**found, "ratio": massive(model, batch, layers=named).ratio}
 
 
 @torch.no_grad()

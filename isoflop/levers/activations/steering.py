@@ -29,8 +29,9 @@ def steering(
 ) -> Iterator[None]:
     """While open, scale x w_l x v_l is added to every token of each layer's output.
 
-    scale: one number, or one an example; weights: one a layer, or (examples, layers), in the order of `along`; 1
-    where not given. Raises ValueError where weights do not fit.
+    along: v_l, one for all examples (width) or one each (examples, width); scale: one number, or one an example;
+    weights: one a layer, or (examples, layers), in the order of `along`; 1 where not given. Raises ValueError where
+    weights do not fit.
     """
     if weights is not None and weights.shape[-1] != len(along):
         raise ValueError(f"{weights.shape[-1]} layer weights for {len(along)} layers")
@@ -40,12 +41,24 @@ def steering(
             size = torch.as_tensor(scale, dtype=h.dtype, device=h.device)
             if weights is not None:
                 size = size * weights[..., index]
-            return h + (size[:, None, None] if size.ndim else size) * v.to(h)
+            return h + (size[:, None, None] if size.ndim else size) * (v[:, None] if v.ndim > 1 else v).to(h)
 
         return change
 
     with changed(model, {name: add(i, v) for i, (name, v) in enumerate(along.items())}):
         yield
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """While open, no gradient is made for the model's own weights."""
+    before = [(p, p.requires_grad) for p in model.parameters()]
+    try:
+        model.requires_grad_(False)
+        yield
+    finally:
+        for p, was in before:
+            p.requires_grad_(was)
 
 
 class Controller(nn.Module):
@@ -97,14 +110,11 @@ def learn(
 
     The model itself stays as it is. Adam at .01, 32 of each a step.
     """
-    layer = layer_names(model)[0]
-    frozen = [(p, p.requires_grad) for p in model.parameters()]
     width = next(iter(along.values())).shape[0]
-    made = Steered(model, along, Controller(width, len(along), seed=seed), layer)
+    made = Steered(model, along, Controller(width, len(along), seed=seed), layer_names(model)[0])
     optimizer = torch.optim.Adam(made.controller.parameters(), lr=0.01)
     generator = torch.Generator().manual_seed(seed)
-    try:
-        model.requires_grad_(False)
+    with frozen(model):
         for _ in range(steps):
             some = triggers[torch.randint(len(triggers), (32,), generator=generator)]
             others = benign[torch.randint(len(benign), (32,), generator=generator)]
@@ -113,9 +123,6 @@ def learn(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    finally:
-        for p, was in frozen:
-            p.requires_grad_(was)
     return made
 
 
