@@ -10,6 +10,7 @@ import csv
 import sys
 import time
 from collections.abc import Callable, Iterator
+from statistics import NormalDist
 
 import numpy as np
 
@@ -326,9 +327,101 @@ def prototype_distance() -> Iterator[Row]:
         yield "ten classes", seed, "auc", float((far[odd][:, None] > far[~odd]).mean())
 
 
+def coverage_weight() -> Iterator[Row]:
+    """The slope of -log(1 - (1 - p)^N) in log p over that of -log p, by differences."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        p, n = 10 ** rng.uniform(-4, -0.05, 50), rng.integers(1, 200, 50)
+        up, down = (-np.log1p(-((1 - p * np.exp(h)) ** n)) for h in (1e-4, -1e-4))
+        found = get_meter("coverage_weight")(pass_rate=p, samples=n)
+        yield "differences", seed, "error", float(np.abs(found - (down - up) / 2e-4).max())
+
+
+def active_units() -> Iterator[Row]:
+    """Rectified normal units of which a planted number is dead and the rest fire as often as their bias says."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        dead, bias = int(rng.integers(0, 40)), 0.5
+        x = np.maximum(rng.standard_normal((4000, 100)) + bias, 0)
+        x[:, :dead] = 0
+        found = get_meter("active_units")(x=x)
+        yield "planted", seed, "error", found["active_units"] - (1 - dead / 100) * NormalDist().cdf(bias)
+        yield "planted", seed, "dormant_error", found["dormant_share"] - dead / 100
+
+
+def gemm_seconds() -> Iterator[Row]:
+    """Square products at the corner of the roofline, twice and half as large: time over what arithmetic alone takes."""
+    peak, bandwidth, item = 1e12, 1e11, 2
+    corner = 3 * item * peak / (2 * bandwidth)  # 2 n^3 / peak = 3 item n^2 / bandwidth
+    for case, size in (("small", corner / 2), ("corner", corner), ("large", corner * 2)):
+        found = get_meter("gemm_seconds")(m=[size], n=[size], k=[size], peak=peak, bandwidth=bandwidth, item=item)
+        yield case, 0, "of_arithmetic", float(found[0] * peak / (2 * size**3))
+
+
+def failed_step_fraction() -> Iterator[Row]:
+    """Traces that fail the more steps they give up, whatever their length: the best of eight by either."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        steps = rng.integers(10, 60, (400, 8))
+        failed = rng.binomial(steps, rng.beta(1.0, 2.0, steps.shape))
+        share = get_meter("failed_step_fraction")(steps=steps, steps_failed=failed)
+        right = rng.random(steps.shape) < 0.9 * (1 - failed / steps)
+        for figure, by in (("gain", share), ("shortest_gain", steps)):
+            chosen = np.take_along_axis(right, by.argmin(axis=1)[:, None], axis=1)
+            yield "planted", seed, figure, float(chosen.mean() - right.mean())
+
+
+def outlier_dimensions() -> Iterator[Row]:
+    """Planted dimensions beyond 6 in a tenth of the tokens, of half the layers."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x, layer = rng.standard_normal((8 * 200, 64)), np.repeat(np.arange(8), 200)
+        wide = rng.permutation(64)[: int(rng.integers(0, 6))]
+        x[:, wide] += 30.0 * ((rng.random((1600, 1)) < 0.1) & (layer < 4)[:, None])
+        yield (
+            "planted",
+            seed,
+            "error",
+            get_meter("outlier_dimensions")(x=x, layer=layer)["outlier_dimensions"] - len(wide),
+        )
+
+
+def metric_chain(questions: int = 200) -> Iterator[Row]:
+    """Right and wrong choices that all grow likelier with compute, each wrong one in fits of its own."""
+    compute = np.repeat(10.0 ** np.arange(18, 24), 3)
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        rise = np.log10(compute / 1e18) * rng.uniform(0.5, 1.5, (questions, 1))
+        right = rng.normal(-12, 2, (questions, 1)) + rise + 0.3 * rng.standard_normal((questions, 18))
+        wrong = rng.normal(-12, 2, (questions, 1, 3)) + 0.7 * rise[..., None] + rng.standard_normal((questions, 18, 3))
+        found = get_meter("metric_chain")(
+            question=np.repeat(np.arange(questions), 18), flops=np.tile(compute, questions), right=right.ravel(),
+            wrong=wrong.reshape(-1, 3),
+        )  # fmt: skip
+        for figure in ("log_p", "p", "p_choice", "accuracy", "lost"):
+            yield "planted", seed, figure, found[figure]
+
+
+def stiffness() -> Iterator[Row]:
+    """Euler steps of a linear system whose fastest rate times the step is known."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        fast = rng.uniform(0.2, 1.8)
+        turn = np.linalg.qr(rng.standard_normal((8, 8)))[0]
+        rates = np.concatenate([[fast], rng.uniform(0, 0.1, 7)])
+        x = [rng.standard_normal((50, 8)) * np.concatenate([[100.0], np.ones(7)])]
+        for _ in range(3):
+            x.append(x[-1] * (1 - rates))
+        stream = np.stack(x) @ turn
+        found = get_meter("stiffness")(x=stream.reshape(-1, 8), layer=np.repeat(np.arange(4), 50),
+                                       sample=np.tile(np.arange(50), 4))  # fmt: skip
+        yield "linear", seed, "relative", found["stiffness"] / fast
+
+
 CASES = (gradient_noise_scale, pate, drift, early_warning, control_variate, ot_projection, transferability,
          honest_pass_at_k, budget_peak, arise, compute_optimal, capacity_choice, attention_similarity,
-         linear_error_share, multifractal, prototype_distance)  # fmt: skip
+         linear_error_share, multifractal, prototype_distance, coverage_weight, active_units, gemm_seconds,
+         failed_step_fraction, outlier_dimensions, metric_chain, stiffness)  # fmt: skip
 
 
 def main() -> None:

@@ -30,12 +30,12 @@ _ROWS = {"data", "rename", "where", "derive", "group_low", "ramp", "front", "low
 _LAW = {"law", "axis", "target", "objective", "delta", "weights", "by", "shared", "at"}
 KINDS: dict[str, tuple[set[str], set[str]]] = {  # of a claim: keys it may hold, and keys it must
     "fit": (_ROWS | _LAW, {"data", "law"}),
-    "forecast": (_ROWS | _LAW | {"fit", "hold_out"}, {"data", "law", "hold_out"}),
-    "published": (_ROWS | _LAW - {"at", "by", "shared"} | {"coef"}, {"data", "law", "coef"}),
+    "forecast": (_ROWS | _LAW | {"fit", "hold_out", "rivals"}, {"data", "law", "hold_out"}),
+    "published": (_ROWS | _LAW - {"at", "shared"} | {"coef"}, {"data", "law", "coef"}),
     "chain": (_ROWS | {"first", "second", "at", "fit", "loss", "target"}, {"data", "first", "second", "target", "at"}),
     "rows": (_ROWS | {"column", "sort"}, {"data", "column"}),
-    "pass_at_k": (_ROWS | {"ks", "line_at"}, {"data", "ks"}),
-    "votes": (_ROWS | {"unit", "first"}, {"data", "unit", "first"}),
+    "pass_at_k": (_ROWS | {"ks", "line_at", "few"}, {"data", "ks"}),
+    "votes": (_ROWS | {"unit", "first", "score_cost", "stop"}, {"data", "unit", "first"}),
     "trend": (_ROWS | {"axis", "metric"}, {"data", "axis", "metric"}),
     "components": (_ROWS | {"columns", "family", "flops"}, {"data", "columns", "family", "flops"}),
     "meter": (_ROWS | {"meter", "by", "set"}, {"data", "meter"}),

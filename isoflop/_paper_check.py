@@ -223,6 +223,7 @@ def _own_code(settings: Mapping[str, Any]) -> list[str]:
     """Hashes of the laws' and simulators' own files."""
     steps = [s for s in (settings, settings.get("first"), settings.get("second")) if isinstance(s, Mapping)]
     paths = [_HERE / "laws" / f"{s['law']}.py" for s in steps if "law" in s]
+    paths += [_HERE / "laws" / f"{name}.py" for name in settings.get("rivals", ())]
     paths += [Path(s["law"].rpartition(":")[0]) for s in steps if ".py:" in s.get("law", "")]
     paths += [_HERE / "theory" / f"{settings['name']}.py"] if "name" in settings else []
     return [_file_hash(p) for p in paths if p.is_file()]
@@ -231,7 +232,8 @@ def _own_code(settings: Mapping[str, Any]) -> list[str]:
 @cache
 def _machinery() -> str:
     """Hash of the code that every claim may run: more than it does run, so that nothing stale is ever shown."""
-    paths = [*_HERE.glob("*.py"), *_HERE.glob("meters/*.py"), _HERE / "levers" / "think" / "_estimators.py"]
+    votes = ("_estimators", "_forecast_coverage", "_votes", "_early_stop", "_replay", "_samples", "_sample_files")
+    paths = [*_HERE.glob("*.py"), *_HERE.glob("meters/*.py"), *(_HERE / f"levers/think/{v}.py" for v in votes)]
     return hashlib.sha256("".join(_file_hash(p) for p in sorted(paths) if p.is_file()).encode()).hexdigest()
 
 

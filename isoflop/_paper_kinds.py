@@ -17,7 +17,7 @@ from isoflop._fit import describe, fit, prepare
 from isoflop._law import Law, get_law
 from isoflop._meter import derive
 from isoflop._objective import Objective, get_objective
-from isoflop._paper_rows import kept, keys_of, rows_of, series
+from isoflop._paper_rows import kept, rows_of, series
 from isoflop._where import parse_where
 
 Settings = Mapping[str, Any]
@@ -47,42 +47,50 @@ def _one(s: Settings, law: Law, goal: Objective, rows: Table) -> Figures:
 
 
 def _published(s: Settings, folder: Path) -> Figures:
-    """The paper's own coefficients on the rows."""
+    """The paper's own coefficients on the rows; of several series (`by`) the means over them."""
     law, goal = _law(s)
-    rows, _ = derive(rows_of(s, folder), law.table_columns)
+    rows = _measured(law, rows_of(s, folder))
     setup = prepare(law, _plain(rows), objective=goal)
     theta = law.inward(np.array([float(s["coef"][c]) for c in law.coefs]))
     value = describe(setup.problem, theta)["value"]
-    return _scores(law, rows, lambda **at: law(**at, **s["coef"])) | {"n": len(rows), "objective": value}
+    each = [_scores(law, part, lambda **at: law(**at, **s["coef"])) for part in series(rows, s.get("by"))]
+    return {k: float(np.mean([e[k] for e in each])) for k in each[0]} | {"n": len(rows), "objective": value}
 
 
 def _forecast(s: Settings, folder: Path) -> Figures:
     """Rows held out, forecast from the rest: errors over all held rows, rmsle as the mean over the series.
 
-    run_error is the mean over runs of each run's error.
+    run_error is the mean over runs of each run's error; best the share of series in which it beats all rivals.
     """
-    law, goal = _law(s)
-    truths: list[np.ndarray] = []
-    ahead: list[np.ndarray] = []
-    runs: list[np.ndarray] = []
-    for part in series(rows_of(s, folder), s.get("by"), s.get("shared")):
-        rows, _ = derive(part, law.table_columns)
-        rows = rows.select(np.isfinite(np.asarray(rows[law.target], float)))
-        held = parse_where(s["hold_out"]).mask(rows.columns)
-        early = parse_where(s["fit"]).mask(rows.columns) & ~held if "fit" in s else ~held
-        made = fit(law, _plain(rows.select(early)), objective=goal, draws=0)
-        runs.append(rows["run"][held] if "run" in rows.columns else np.full(held.sum(), str(len(runs))))
-        truths.append(np.asarray(rows[law.target], float)[held])
-        ahead.append(made.predict(**{c: np.asarray(rows[c], float)[held] for c in law.table_columns}))
-    off, run = np.concatenate(ahead) / np.concatenate(truths) - 1.0, np.concatenate(runs)
-    logs = [np.sqrt(np.mean(np.log(a / t) ** 2)) for a, t in zip(ahead, truths, strict=True)]
+    parts = list(series(rows_of(s, folder), s.get("by"), s.get("shared")))
+    held = [_held(s, part, str(k)) for k, part in enumerate(parts)]
+    truths, ahead, run = (np.concatenate(column) for column in zip(*held, strict=True))
+    off, logs = ahead / truths - 1.0, np.array([_rmsle(*h[:2]) for h in held])
     by_run = [np.mean(np.abs(off[run == name])) for name in np.unique(run)]
-    return {
-        "held": len(off), "series": len(truths), "bias": float(np.mean(off)), "error": float(np.mean(np.abs(off))),
+    rivals = [[_rmsle(*_held({**s, "law": name}, part, "")[:2]) for part in parts] for name in s.get("rivals", ())]
+    found = {"best": float(np.mean(logs < np.min(rivals, axis=0)))} if rivals else {}
+    return found | {
+        "held": len(off), "series": len(parts), "bias": float(np.mean(off)), "error": float(np.mean(np.abs(off))),
         "median_error": float(np.median(np.abs(off))), "worst_error": float(np.max(np.abs(off))),
         "run_error": float(np.mean(by_run)), "rmsle": float(np.mean(logs)),
-        "predicted": float(np.mean(np.concatenate(ahead))), "observed": float(np.mean(np.concatenate(truths))),
+        "predicted": float(np.mean(ahead)), "observed": float(np.mean(truths)),
     }  # fmt: skip
+
+
+def _held(s: Settings, part: Table, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of one series the held rows: what was measured, what the law says of it, and the run (`name` without one)."""
+    law, goal = _law(s)
+    rows = _measured(law, part)
+    held = parse_where(s["hold_out"]).mask(rows.columns)
+    early = parse_where(s["fit"]).mask(rows.columns) & ~held if "fit" in s else ~held
+    made = fit(law, _plain(rows.select(early)), objective=goal, draws=0)
+    run = rows["run"][held] if "run" in rows.columns else np.full(held.sum(), name)
+    ahead = made.predict(**{c: np.asarray(rows[c], float)[held] for c in law.table_columns})
+    return np.asarray(rows[law.target], float)[held], np.asarray(ahead), run
+
+
+def _rmsle(truth: np.ndarray, ahead: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.log(ahead / truth) ** 2)))
 
 
 def _chain(s: Settings, folder: Path) -> Figures:
@@ -123,33 +131,55 @@ def _pass_at_k(s: Settings, folder: Path) -> Figures:
         found["slope"] = float(slope)
         if "line_at" in s:
             found["line"] = float(np.exp(-np.exp(start + slope * np.log(s["line_at"]))))
-    return found
+    return found | (_few(table, **s["few"]) if "few" in s else {})
+
+
+def _few(table: Table, *, samples: int, at: int, by: str, repeats: int) -> Figures:
+    """Coverage `at` so many samples, forecast from so few of those recorded, in `repeats` drawings of each series."""
+    from isoflop.levers.think._estimators import pass_at_k
+    from isoflop.levers.think._forecast_coverage import coverage_draws
+
+    rng, missed, held = np.random.default_rng(0), [], []
+    for part in series(table, by):
+        n, c = (np.asarray(part[x], int) for x in ("n", "c"))
+        truth = float(pass_at_k(n, c, [at]).mean())
+        for seed in range(repeats):
+            few = rng.hypergeometric(c, n - c, samples)
+            best, draws = coverage_draws(np.full(len(n), samples), few, [at], draws=200, seed=seed)
+            low, high = np.percentile(draws[:, 0], [5, 95])
+            missed.append(abs(best[0] - truth))
+            held.append(low <= truth <= high)
+    return {"missed": float(np.mean(missed)), "held": float(np.mean(held))}
 
 
 def _votes(s: Settings, folder: Path) -> Figures:
-    """Selectors over the first samples of each problem; the plurality's ties go to the answer seen first."""
-    table = rows_of(s, folder)
-    keys, right = keys_of(table, s["unit"]), np.asarray(table["correct"], float)
-    answers = table["answer"].astype(str)
-    score = np.asarray(table["score"], float) if "score" in table.columns else None
-    groups = [np.flatnonzero(keys == key)[: int(s["first"])] for key in dict.fromkeys(keys)]
-    found = {
-        "problems": len(groups),
-        "pass_1": float(np.mean([right[g].mean() for g in groups])),
-        "coverage": float(np.mean([right[g].max() for g in groups])),
-        "majority": float(np.mean([_majority(answers[g], right[g]) for g in groups])),
-    }
-    if score is not None:
-        found["best"] = float(np.mean([right[g[np.argmax(score[g])]] for g in groups]))
-    return found
+    """Selectors over the first samples of each problem, ties to the answer first seen; with `stop`, voting that stops.
+
+    silent: the share of samples without an answer; drawn, lost: over random orders, samples and accuracy.
+    """
+    from isoflop.levers.think._replay import Settings as How
+    from isoflop.levers.think._replay import replay
+    from isoflop.levers.think._samples import read_samples
+
+    samples, first = read_samples(rows_of(s, folder).columns, unit=s["unit"], same=_spoken), [int(s["first"])]
+    cost = float(s.get("score_cost", 0))
+    curves = dict(replay(samples, budgets=first, score_cost=cost, settings=How(subsets="first", tie="first")).items())
+    found = {name: float(curves[key].accuracy[0]) for key, name in _SELECTORS.items() if key in curves}
+    for key, name in (("single", "tokens"), ("best_of_n", "tokens_best")):
+        if key in curves and "gen_tokens" in curves[key].cost:
+            found[name] = float(curves[key].mean_cost("gen_tokens")[0])
+    if "answer" in samples.columns:
+        found["silent"] = float(np.mean([(samples.table("answer", rows) < 0).mean() for _, rows in samples.blocks()]))
+    if "stop" in s:
+        how = How(rule="beta", risk=float(s["stop"]))
+        early = replay(samples, strategies=["majority", "adaptive"], budgets=first, settings=how)
+        found["drawn"] = float(early["adaptive"].mean_cost("samples")[0])
+        found["lost"] = float(early["majority"].accuracy[0] - early["adaptive"].accuracy[0])
+    return {"problems": len(samples.problems)} | found
 
 
-def _majority(answers: np.ndarray, right: np.ndarray) -> float:
-    spoken = [a for a in answers if a not in ("", "nan", "invalid")]
-    if not spoken:
-        return 0.0
-    winner = max(dict.fromkeys(spoken), key=spoken.count)
-    return float(right[np.argmax(answers == winner)])
+def _spoken(answer: str) -> str:
+    return "" if answer in ("nan", "invalid") else answer
 
 
 def _trend(s: Settings, folder: Path) -> Figures:
@@ -187,17 +217,21 @@ def _law(s: Settings) -> tuple[Law, Objective]:
     return law, get_objective(s.get("objective", law.objective), s.get("delta"), s.get("weights"))
 
 
+def _measured(law: Law, rows: Table) -> Table:
+    """With the law's columns, first made from whole runs, then without the rows that have no metric."""
+    made, _ = derive(rows, law.table_columns)
+    return made.select(np.isfinite(np.asarray(made[law.target], float)))
+
+
 def _plain(rows: Table) -> Table:
     """Without the run's name: a paper's checkpoints are rows to it."""
     return replace(rows, columns={c: v for c, v in rows.columns.items() if c != "run"})
 
 
 def _scores(law: Law, rows: Table, predict: Callable[..., Any]) -> Figures:
-    rows, _ = derive(rows, law.table_columns)
+    rows = _measured(law, rows)
     truth = np.asarray(rows[law.target], float)
     ahead = np.asarray(predict(**{c: np.asarray(rows[c], float) for c in law.table_columns}))
-    good = np.isfinite(truth)
-    truth, ahead = truth[good], ahead[good]
     left, off = ahead - truth, ahead / truth - 1.0
     found = {
         "r2": 1.0 - float(np.sum(left**2) / np.sum((truth - truth.mean()) ** 2)), "mae": float(np.mean(np.abs(left))),
@@ -208,6 +242,9 @@ def _scores(law: Law, rows: Table, predict: Callable[..., Any]) -> Figures:
     return found | {"rms": rms}
 
 
+_SELECTORS = {
+    "single": "pass_1", "coverage": "coverage", "majority": "majority", "best_of_n": "best", "weighted_exp": "weighted",
+}  # fmt: skip
 _KINDS: dict[str, Callable[[Settings, Path], Figures]] = {
     "fit": _fit,
     "forecast": _forecast,

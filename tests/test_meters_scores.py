@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from isoflop._meter import get_meter, measure
 from isoflop._runs import load
 
-ot_distance, ot_projection = get_meter("ot_distance"), get_meter("ot_projection")
+ot_distance, ot_projection, metric_chain = map(get_meter, ("ot_distance", "ot_projection", "metric_chain"))
 
 # ---- transport -------------------------------------------------------------------------------------------------------
 
@@ -254,6 +254,61 @@ def test_linear_share_of_a_planted_error():
     assert made["linear_share"] == pytest.approx(0.5, abs=0.03)
     assert get_meter("linear_error_share")(x=x, error=linear + 3)["linear_share"] == pytest.approx(1.0)
     assert get_meter("linear_error_share")(x=x, error=rng.standard_normal((3000, 8)))["linear_share"] < 0.01
+
+
+@given(st.integers(0, 30), st.floats(-5, 5))
+@settings(max_examples=15, deadline=None)
+def test_the_chain_from_log_p_to_accuracy(seed, shift):
+    """A choice two times as likely for all: only the first link feels the size of p; a known question is known."""
+    rng = np.random.default_rng(seed)
+    flops = np.tile(10.0 ** np.arange(18, 24), 5)
+    table = {
+        "question": np.repeat(np.arange(5), 6),
+        "flops": flops,
+        "right": np.log(flops) / 10 + rng.normal(-9, 1, 5)[np.arange(30) // 6],
+        "wrong": rng.normal(-6, 2, (30, 3)),
+    }
+    found = metric_chain(**table)
+    assert found["log_p"] == pytest.approx(1)  # straight in the log of compute
+    assert found["low"] <= found["lost"] <= found["high"]
+    assert found["lost"] == pytest.approx(found["log_p"] - found["accuracy"])
+    moved = metric_chain(**table | {"right": table["right"] + shift, "wrong": table["wrong"] + shift})
+    assert [moved[k] for k in ("log_p", "p", "p_choice", "accuracy")] == pytest.approx(
+        [found[k] for k in ("log_p", "p", "p_choice", "accuracy")], abs=1e-6
+    )
+    ranked = metric_chain(**table, ranks=True)
+    assert ranked["p"] == pytest.approx(ranked["log_p"]) == pytest.approx(1)
+    sure = metric_chain(**table | {"wrong": table["right"][:, None] - 1.0})
+    assert (sure["accuracy"], sure["constant"]) == (0, 1)
+
+
+def test_a_chain_of_one_budget_or_two_models_is_refused():
+    row = {"question": [1, 1, 1], "right": [-1.0, -2, -3], "wrong": np.zeros((3, 2))}
+    with pytest.raises(ValueError, match="two budgets"):
+        metric_chain(**row, flops=[1e18] * 3)
+    with pytest.raises(ValueError, match="three rows"):
+        metric_chain(**row | {"question": [1, 1, 2]}, flops=[1e18, 1e19, 1e20])
+
+
+@given(st.floats(0.05, 1.95), st.integers(0, 20))
+@settings(max_examples=15, deadline=None)
+def test_stiffness_of_euler_steps_is_the_rate_times_the_step(rate, seed):
+    rng = np.random.default_rng(seed)
+    start, turn = rng.standard_normal((3, 4)), np.linalg.qr(rng.standard_normal((4, 4)))[0]
+    x = np.concatenate([start * (1 - rate) ** t @ turn + 7.0 for t in range(3)])
+    found = get_meter("stiffness")(x=x, layer=np.repeat(np.arange(3), 3), sample=np.tile(np.arange(3), 3))
+    assert found["stiffness"] == pytest.approx(rate, rel=1e-6)
+    assert (found["layers"], found["samples"]) == (2, 3)
+
+
+def test_stiffness_needs_every_layer_of_every_sample():
+    stiffness = get_meter("stiffness")
+    with pytest.raises(ValueError, match="3 values"):
+        stiffness(x=np.eye(2), layer=[0, 1])
+    with pytest.raises(ValueError, match="one row for each"):
+        stiffness(x=np.eye(4), layer=[0, 1, 2, 0], sample=[0, 0, 0, 1])
+    with pytest.raises(ValueError, match="changes nothing"):
+        stiffness(x=np.array([[0.0], [0.0], [1.0]]), layer=[0, 1, 2])
 
 
 def test_massive_activations_outliers_and_dead_units():

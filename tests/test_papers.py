@@ -314,11 +314,28 @@ def test_coverage_and_votes_by_hand(tmp_path):
     assert found["pass_1"] == pytest.approx(0.5)
     assert found["pass_2"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["line"] == pytest.approx(found["pass_2"])  # two points lie on their line
-    rows = "p,answer,correct,score\n1,x,0,.1\n1,y,1,.9\n1,y,1,.2\n2,x,0,.3\n2,y,1,.1\n2,,0,.9\n3,,0,0\n"
-    found = figures("votes", {"data": csv(tmp_path, rows), "unit": "p", "first": 3}, tmp_path)
+    rows = "p,answer,correct,score\n1,x,0,.1\n1,y,1,.9\n1,y,1,.2\n2,x,0,.3\n2,y,1,.1\n2,,0,.9\n" + 3 * "3,,0,0\n"
+    how = {"data": csv(tmp_path, rows), "unit": "p", "first": 3}
+    found = figures("votes", how, tmp_path)
     assert (found["problems"], found["coverage"]) == (3, pytest.approx(2 / 3))
     assert found["majority"] == pytest.approx(1 / 3)  # the second problem's tie goes to the first seen, which is wrong
-    assert found["best"] == pytest.approx(1 / 3)
+    assert found["best"] == found["weighted"] == pytest.approx(1 / 3)
+    assert found["silent"] == pytest.approx((0 + 1 / 3 + 1) / 3)
+    assert {"best", "weighted"}.isdisjoint(figures("votes", how | {"rename": {"score": "mark"}}, tmp_path))
+    early = figures("votes", how | {"stop": 1.0}, tmp_path)  # any risk is taken: the first answer is the last
+    assert early["drawn"] < 3
+
+
+def test_tokens_and_forecasts_from_few_samples(tmp_path):
+    rows = "p,answer,correct,score,gen_tokens\n1,x,1,.1,10\n1,y,0,.9,30\n2,x,0,.3,10\n2,x,0,.1,20\n"
+    how = {"data": csv(tmp_path, rows), "unit": "p", "first": 2, "score_cost": 1.0}
+    found = figures("votes", how, tmp_path)
+    assert (found["tokens"], found["tokens_best"]) == (35, 70)
+    counts = csv(tmp_path, "model,n,c\n" + "".join(f"{m},1000,{c}\n" for m in "ab" for c in (0, 3, 30, 300)))
+    few = {"samples": 1000, "at": 100, "by": "model", "repeats": 2}
+    found = figures("pass_at_k", {"data": counts, "ks": [1], "few": few}, tmp_path)
+    assert found["missed"] == pytest.approx(0, abs=1e-9)  # all samples are drawn again
+    assert found["held"] == 1
 
 
 def test_published_coefficients_forecasts_and_chains(tmp_path):
@@ -329,6 +346,8 @@ def test_published_coefficients_forecasts_and_chains(tmp_path):
     right = figures("published", power | {"coef": {"A": 3.0, "alpha": 0.5}}, tmp_path)
     assert right["r2"] == pytest.approx(1)
     assert figures("published", power | {"coef": {"A": 3.3, "alpha": 0.5}}, tmp_path)["error"] == pytest.approx(0.1)
+    by = {"by": "half", "derive": {"half": "log10(x) // 1"}, "coef": {"A": 3.3, "alpha": 0.5}}
+    assert figures("published", power | by, tmp_path)["error"] == pytest.approx(0.1)  # the mean over series
     ahead = figures("forecast", power | {"hold_out": "x > 20"}, tmp_path)
     assert ahead["held"] == 2
     assert ahead["error"] < 1e-6
@@ -346,6 +365,8 @@ def test_a_forecast_of_series_is_averaged_over_them(tmp_path):
     assert found["series"] == 2
     assert found["run_error"] == pytest.approx((1 - 1 / 1.1) / 2, rel=1e-4)
     assert found["rmsle"] == pytest.approx(np.log(1.1) / 2, rel=1e-4)
+    assert figures("forecast", {**how, "target": "loss", "rivals": ["growth"]}, tmp_path)["best"] == 1
+    assert figures("forecast", {**how, "rivals": ["power"]}, tmp_path)["best"] == 0  # it is no better than itself
 
 
 # ---- on public data, and from the shell ------------------------------------------------------------------------------

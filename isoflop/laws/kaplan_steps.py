@@ -18,7 +18,7 @@ def kaplan_steps(
     """L(N, S_min) = (Nc / N)^alpha_N + (Sc / S_min)^alpha_S
 
     A learning curve at a batch far above the critical one. params: N, non-embedding in the paper; steps_min: S_min,
-    steps that such a batch would have needed, from `minimum_steps`. Published (unverified): alpha_N .077, alpha_S .76,
+    steps that such a batch would have needed, from `minimum_steps`. Published, table 3: alpha_N .077, alpha_S .76,
     Nc 6.5e13, Sc 2.1e3.
 
     Source: Kaplan et al. 2020 (arXiv 2001.08361), eq. 1.6 and table 3; refitted per setup by Su et al. 2024

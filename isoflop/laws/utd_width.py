@@ -17,6 +17,6 @@ def utd_width(
     Environment steps that value-based RL takes to a set return, at s gradient updates a step and a critic of N
     parameters. utd: s; critic_params: N. The paper writes the terms as (a/s)^alpha and (b/N)^beta.
 
-    Source: Fu et al. 2025 (arXiv 2508.14881), fit of data efficiency; form unverified.
+    Source: Fu et al. 2025 (arXiv 2508.14881), fit of data efficiency, as in the authors' code.
     """
     return D_min + a * utd**-alpha + b * critic_params**-beta

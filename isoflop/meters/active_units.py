@@ -12,8 +12,8 @@ def active_units(x, *, dormant=0.0):
     loses active units stops learning. dormant_share: units whose mean magnitude is at most `dormant` of the layer's
     mean (0: units that never fire).
 
-    Source: the fraction of active units (FAU) of Ma et al. 2024 (Plasticity in visual RL, arXiv 2310.07418); dormant
-    units as in Sokar et al. 2023 (arXiv 2302.12902). Both from memory, simple.
+    Source: the fraction of active units (FAU) of Ma et al. 2024 (Plasticity in visual RL, arXiv 2310.07418);
+    dormant units: the score of Sokar et al. 2023 (arXiv 2302.12902).
     """
     (units,) = matrix("active_units", x=x)
     setting("active_units", dormant >= 0, "dormant", "0 or more", dormant)

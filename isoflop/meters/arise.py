@@ -11,7 +11,7 @@ def arise(accuracy, gen_tokens, run=None):
     larger by it. Rows of one `run` (one problem) in order of budget: accuracy 0 to 1, gen_tokens above 0. The last row
     of a run is its score; the mean over runs is the model's.
 
-    Source: Yin et al. 2025 (arXiv 2510.06014); the exponent's form unverified.
+    Source: Yin et al. 2025 (arXiv 2510.06014); as in the authors' code.
     """
     a, t = np.asarray(accuracy, float), np.asarray(gen_tokens, float)
     if (t <= 0).any():

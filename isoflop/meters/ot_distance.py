@@ -22,7 +22,7 @@ def ot_distance(x, target, label=None, data=None, *, tolerance=0.01):
 
     Exact transport is a linear programme; Sinkhorn's steps in the log domain are used for want of a solver in the core,
     and the bounds say what that costs. Source: Kang et al. 2023, projektor (arXiv 2307.02460), read from its code;
-    class distances of Gaussians as in Alvarez-Melis and Fusi 2020 (arXiv 2002.02923), from memory. Raises ValueError
+    class distances of Gaussians as in Alvarez-Melis and Fusi 2020 (arXiv 2002.02923) and their code. Raises ValueError
     where one side has no point, for more than 4 million pairs of points, or where the bounds do not meet.
     """
     (points,), (side,) = matrix("ot_distance", least=2, x=x), flags("ot_distance", target=target)

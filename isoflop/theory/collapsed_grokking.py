@@ -42,7 +42,7 @@ def collapsed_grokking(
             "perp_learns": Claim(1.0, "learns", "perp"),
         },
         source="arXiv 2501.04697",
-        status="trained in the small: activation, modulus and optimiser are ours, StableMax and perpGrad from memory",
+        status="trained in the small: activation, modulus, optimiser ours; StableMax and perpGrad as in public code",
         settings=settings,
     )
 

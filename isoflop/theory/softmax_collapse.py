@@ -41,7 +41,7 @@ def softmax_collapse(*, classes: int = 2, repeats: int = 12, sizes: int = 6, see
         {"gap": columns(gaps), "stablemax": columns(falls)},
         claims,
         source="arXiv 2501.04697",
-        status="forms from memory, the algebra derived here and simulated; no network is trained",
+        status="StableMax as in public code, the algebra derived here and simulated; no network is trained",
         settings=settings,
     )
 
