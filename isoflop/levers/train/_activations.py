@@ -59,5 +59,7 @@ def root_second_moment(f: Activation) -> float:
     """E[f(z)^2]^1/2 for z ~ N(0, 1)."""
     import torch
 
+    from isoflop.levers.train._claims import pointwise
+
     x, weight = gauss_rule(2000)
-    return math.sqrt(float((weight * f(torch.from_numpy(x)).numpy() ** 2).sum()))
+    return math.sqrt(float((weight * pointwise(f)(torch.from_numpy(x)).numpy() ** 2).sum()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,15 +13,17 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    Activation = Callable[[Tensor], Tensor]
+    Activation = Callable[..., Tensor]
 
-WORDS = ("monotone", "odd", "even", "smooth", "step")
+WORDS = ("monotone", "odd", "even", "smooth", "step", "rowwise")
+UNSAID = {"step": "jumps", "rowwise": "reads its row"}  # what may not go unsaid
 FAR = 30.0  # how far from zero a function is looked at
 
 
 @dataclass(frozen=True)
 class Claims:
-    """words: "monotone" (never falls), "odd", "even", "smooth" (derivative continuous), "step" (jumps).
+    """words: "monotone" (never falls), "odd", "even", "smooth" (derivative continuous), "step" (jumps),
+        "rowwise" (reads the size of its row, the last axis, too: all else is said of rows of size 1).
 
     low, high: bounds that it does not leave; zero: its value at 0.
     """
@@ -45,6 +48,12 @@ def claims(
     return write
 
 
+def pointwise(f: Activation) -> Activation:
+    """f, or, where it reads its row too, f as it is in rows of size 1."""
+    said: Claims | None = getattr(f, "claims", None)
+    return partial(f, size=1.0) if said and "rowwise" in said.words else f
+
+
 @dataclass(frozen=True)
 class Looked:
     """What was found of a function on [-FAR, FAR], and under N(0, 1): E f, (E f^2)^1/2 and (E f'^2)^1/2."""
@@ -66,10 +75,12 @@ def look(f: Activation) -> Looked:
     """
     from isoflop.levers.train._activations import gauss_rule
 
+    rows = _reads_rows(f)
+    f = pointwise(f)
     (_, y, slope), (_, fine, fine_slope) = _values(f, 2000), _values(f, 8000)
     if not (np.isfinite(y).all() and np.isfinite(slope).all()):
         raise ValueError("a value or derivative is not finite")
-    found, scale = set(), 1e-9 * (1 + np.abs(y))
+    found, scale = {"rowwise"} if rows else set(), 1e-9 * (1 + np.abs(y))
     found |= {"monotone"} if (np.diff(y) >= -scale[1:]).all() else set()
     found |= {"odd"} if np.allclose(y, -y[::-1], atol=1e-12) else set()
     found |= {"even"} if np.allclose(y, y[::-1], atol=1e-12) else set()
@@ -93,6 +104,14 @@ def _values(f: Activation, half: int, *, at: np.ndarray | None = None) -> tuple[
     return grid, y.detach().numpy(), slope.numpy()
 
 
+def _reads_rows(f: Activation) -> bool:
+    """Whether f(1) is another number beside 1 than beside 3."""
+    import torch
+
+    beside = f(torch.tensor([[1.0, 1.0], [1.0, 3.0]], dtype=torch.float64))[:, 0]
+    return not torch.allclose(beside[0], beside[1], rtol=1e-9)
+
+
 def _jumps(coarse: np.ndarray, fine: np.ndarray) -> bool:
     """Whether the largest step between neighbours stays when there are four times as many."""
     a, b = np.abs(np.diff(coarse)).max(), np.abs(np.diff(fine)).max()
@@ -104,8 +123,7 @@ def broken(f: Activation) -> list[str]:
     said: Claims = f.claims  # type: ignore[attr-defined]
     seen = look(f)
     missing = [f"is not {word}" for word in sorted(said.words - seen.words)]
-    if "step" in seen.words - said.words:
-        missing.append("jumps")
+    missing += [text for word, text in UNSAID.items() if word in seen.words - said.words]
     if seen.low < said.low - 1e-3 or seen.high > said.high + 1e-3:
         missing.append(f"leaves [{said.low:g}, {said.high:g}]: [{seen.low:g}, {seen.high:g}]")
     loose = [abs(a - b) for a, b in ((seen.low, said.low), (seen.high, said.high)) if math.isfinite(b)]

@@ -10,7 +10,7 @@ from isoflop.levers.train._rules import DECAY_RULES, Place, Rule, parametrisatio
 CHOICES = {
     "norm": ("rms", "scale"),
     "norm_place": ("pre", "post"),
-    "attention": ("softmax", "relu"),
+    "attention": ("softmax", "relu", "relu_sum", "triadic"),
     "decay_rule": (None, *DECAY_RULES),
 }
 
@@ -22,8 +22,10 @@ class Design:
     parametrisation, base_width: see `_rules`; decay_rule: "independent" or "sqrt_width", for weight decay
     activation: of the gate, a name in `_activations.activation_names()`
     norm: "rms", or "scale" (ScaleNorm: one gain a site); norm_place: "pre" or "post"
-    qk_norm: queries and keys of length sqrt(head size); fix_norm: rows of the tables of the length they start with
-    attention: "softmax", or "relu" (relu(scores) / keys seen)
+    qk_norm: queries and keys of length sqrt(head size)
+    fix_norm: rows of the tables of length 1, and sqrt(width) where they enter
+    attention: "softmax"; "relu" (relu(scores) / keys seen); "relu_sum" (relu(scores), not divided);
+        "triadic" (queries, keys and values change each other first, then softmax)
     residual_scale: c in x + c F(x); depth_scale: every branch times (2 depth)^-1/2, and none starts smaller
     long_skip: kappa: block i's output, times kappa^i, is added to the input of block depth - 1 - i (i from 0)
     """

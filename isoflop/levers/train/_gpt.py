@@ -110,25 +110,38 @@ class Block(nn.Module):
         batch, time, width = x.shape
         qkv = self.use_qkv.linear(x, self.qkv).view(batch, time, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if self.design.attention == "triadic":
+            q, k, v = triadic(q, k, v)
         if self.design.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         q, k = rotate(q, cos, sin).type_as(v), rotate(k, cos, sin).type_as(v)
-        if self.design.attention == "relu":
-            y = relu_attention(q, k, v, scale=self.score_scale)
+        if self.design.attention.startswith("relu"):
+            y = relu_attention(q, k, v, scale=self.score_scale, divide=self.design.attention == "relu")
         else:
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.score_scale)
         y = y / self.values_size if self.unit else y
         return self.use_out.linear(y.transpose(1, 2).reshape(batch, time, width), self.out)
 
 
-def relu_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
-    """Causal relu(scale q k^T) v, divided by the number of keys that each position sees, 1 to time.
+def relu_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float, divide: bool = True) -> Tensor:
+    """Causal relu(scale q k^T) v, divided (or not) by the number of keys that each position sees, 1 to time.
 
     Source: Wortsman et al. 2023 (arXiv:2309.08586), where all L positions are seen and the division is by L.
     """
     scores = torch.relu(q @ k.transpose(-2, -1) * scale).tril()
     seen = torch.arange(1, q.shape[-2] + 1, device=q.device, dtype=q.dtype)
-    return (scores / seen[:, None]) @ v
+    return (scores / seen[:, None] if divide else scores) @ v
+
+
+def triadic(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """q + q k, k + k q and v^2 + 2 v + q k (1 + |v|), number by number within each position: no position sees another.
+
+    Source: Adeel 2025 (arXiv:2505.06257), whose text was not read: the form is that of its author's released code
+    (ARIA-Funded-TREND/IHMS, for arXiv:2603.13453), where q, k, v are projections of the input; without its choice of
+    the largest values.
+    """
+    both = q * k
+    return q + both, k + both, v * v + 2 * v + both * (1 + v.abs())
 
 
 class GPT(nn.Module):
@@ -147,7 +160,6 @@ class GPT(nn.Module):
         self.unembedding, self.use_unembedding = self.embedding, Weight(make.rule("readout", shape.vocab, shape.width))
         if not shape.tied:
             self.unembedding, self.use_unembedding = make.matrix("readout", shape.vocab, shape.width)
-        self.table_length = self.use_embedding.rule.std * shape.width**0.5
         self.gain_rule = make.rule("gain", shape.gains, 1)
         cos, sin = rotary_table(context, shape.width // shape.heads)
         self.register_buffer("cos", cos, persistent=False)
@@ -155,6 +167,7 @@ class GPT(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.use_embedding.look_up(tokens, self.table(self.embedding))
+        x = x * x.shape[-1] ** 0.5 if self.design.fix_norm else x
         x = self.stream(x, self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]])
         unit = self.use_embedding.rule.unit
         x = self.use_unembedding.linear(_normed(x, self.norm, unit=unit), self.table(self.unembedding))
@@ -171,8 +184,8 @@ class GPT(nn.Module):
         return x
 
     def table(self, weight: Tensor) -> Tensor:
-        """The table, or its rows at the length that they start with (FixNorm, arXiv:1910.05895)."""
-        return F.normalize(weight, dim=-1) * self.table_length if self.design.fix_norm else weight
+        """The table, or its rows at length 1; they enter the stream at sqrt(width) (FixNorm, arXiv:1910.05895)."""
+        return F.normalize(weight, dim=-1) if self.design.fix_norm else weight
 
     def groups(self, *, weight_decay: float) -> list[dict[str, Any]]:
         """Parameter groups for AdamW: matrices, then gains; "factor" on the rate, and the weight decay, by their rules.

@@ -1,30 +1,40 @@
-"""Reading a ladder file: every key is a field of the lever, and a misspelled one is refused."""
+"""Reading the file of a ladder or a sweep: every key is a field of the lever, and a misspelled one is refused."""
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from isoflop.levers.train._check import known
 
 if TYPE_CHECKING:
     from isoflop.levers.train import Train
 
+Made = TypeVar("Made")
 _PLAIN: dict[str, type] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
-def read_ladder(lever: type[Train], path: Path) -> Train:
-    """The lever that a TOML file declares. Raises ValueError in one sentence that names the file and the key."""
+def read(path: str | Path, make: Callable[[dict[str, Any]], Made], *, what: str = "sweep file") -> Made:
+    """What `make` declares from the table of a TOML file. Raises ValueError in one sentence that names the file."""
     try:
-        return declare(lever, tomllib.loads(path.read_text(encoding="utf-8")))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"cannot read the ladder file {path}: {error.strerror}") from error
+        raise ValueError(f"cannot read the {what} {path}: {error.strerror}") from error
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from error
-    except ValueError as error:
+    try:
+        return make(table)
+    except (ValueError, TypeError, LookupError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def read_ladder(lever: type[Train], path: Path) -> Train:
+    """The lever that a ladder file declares."""
+    return read(path, partial(declare, lever), what="ladder file")
 
 
 def declare(lever: type[Train], table: dict[str, Any]) -> Train:

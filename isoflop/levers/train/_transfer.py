@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 from isoflop.levers.train import Train
 from isoflop.levers.train._check import known
 from isoflop.levers.train._design import Design
-from isoflop.levers.train._toml import declare
+from isoflop.levers.train._toml import declare, read
 
 MODELS = ("gpt", "digits")
 KEYS = ("rates", "model", "widths", "depth", "steps", "batch", "activation", "base_width")
@@ -89,19 +88,13 @@ class Transfer:
     @classmethod
     def from_toml(cls, path: str | Path) -> Transfer:
         """Read a ladder file with a table [transfer]; for model "digits" that table is all there is in it."""
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"cannot read the ladder file {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from error
+        return read(path, cls._of_table, what="ladder file")
+
+    @classmethod
+    def _of_table(cls, table: dict[str, Any]) -> Transfer:
         own = table.pop("transfer", None)
         if not isinstance(own, dict):
-            raise ValueError(f"{path}: --transfer and --coordinates need a table [transfer] with rates in it")
-        try:
-            for key in own:
-                known(key, KEYS, what="key in transfer")
-            train = declare(Train, table) if own.get("model", "gpt") == "gpt" else None
-            return cls(train=train, **own)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: {error}") from error
+            raise ValueError("--transfer and --coordinates need a table [transfer] with rates in it")
+        for key in own:
+            known(key, KEYS, what="key in transfer")
+        return cls(train=declare(Train, table) if own.get("model", "gpt") == "gpt" else None, **own)

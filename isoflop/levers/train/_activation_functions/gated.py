@@ -103,6 +103,20 @@ def swish(x: Tensor, *, b: float = 1.5) -> Tensor:
     return x * torch.sigmoid(b * x)
 
 
+@claims("rowwise")
+def velu(x: Tensor, *, size: Tensor | float | None = None) -> Tensor:
+    """x sigmoid(0.1 (atan(x / 10) + asin(clip(x / 10)))) (1 + 0.1 tanh(0.9 / size)): near x / 2 where |x| < 10.
+
+    size: RMS of x over its last axis where none is given. The clip is a millionth short of [-1, 1], where the slope
+    of asin is infinite.
+    Source: arXiv:2504.15051; form and defaults of the authors' released notebook (AshkanShakarami/VeLU), whose
+    learned factor, 1 at the start, is left out, as is its penalty, 0.1 (mean^2 + (deviation - 1)^2) of what leaves.
+    """
+    size = x.square().mean(dim=-1, keepdim=True).sqrt() if size is None else torch.as_tensor(size, dtype=x.dtype)
+    mix = torch.atan(0.1 * x) + torch.asin((0.1 * x).clamp(1e-6 - 1, 1 - 1e-6))
+    return x * torch.sigmoid(0.1 * mix) * (1 + 0.1 * torch.tanh(0.9 / (size + 1e-12)))
+
+
 @claims("smooth", low=-0.3184)
 def xiphi_arctan(x: Tensor) -> Tensor:
     """x (atan(x) + pi / 2) / pi. Source: arXiv:2405.20768 (xATLU without its parameter)."""
