@@ -6,9 +6,11 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import _trained
 import numpy as np
 import pandas as pd
 import pytest
+from _trained import WORDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,7 +24,7 @@ from isoflop.levers.train._text import ZipfSource
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'isoflop[torch]'")
 pytest.importorskip("safetensors", reason="needs safetensors: pip install 'isoflop[torch]'")
 
-WORDS = {"words": 64, "exponent": 1.0, "word_length": 4, "letters": 8}
+one_thread = _trained.one_thread
 TINY = Train(
     source="zipf_words", source_settings=WORDS, sizes=({"width": 8, "depth": 1},), tokens=(1280,), context=16,
     batch_tokens=64, warmup_steps=3, eval_tokens=1024, curve_tokens=256, lr={"base": 1e-2, "width": 16, "power": 0.5},
@@ -35,14 +37,6 @@ EACH = {
     "noise": {"noise_every": 2}, "watch": {"watch": True}, "stablemax": {"loss_kind": "stablemax"},
     "z_loss": {"z_loss": 1e-2}, "perp_grad": {"perp_grad": True}, "adaptive": ADAPTIVE,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def draw(*shape: int, seed: int = 0, kind: Any = None) -> Any:
@@ -361,6 +355,22 @@ def test_what_is_watched_is_what_the_model_computes() -> None:
     logits = model(windows[:, :-1])
     assert found["log_z"] == pytest.approx(float(logits.logsumexp(-1).mean().detach()), rel=1e-6)
     assert found["max_logit"] == pytest.approx(float(logits.abs().max().detach()), rel=1e-6)
+    assert found["lost"] == 0
+
+
+@pytest.mark.parametrize(("kind", "lost"), [(torch.float32, 0.5), (torch.float64, 0.0)])
+def test_losses_rounded_to_nothing_are_counted_in_the_float_they_are_made_in(kind: Any, lost: float) -> None:
+    from isoflop.levers.train._watch import watched
+
+    class Sure(torch.nn.Module):
+        """Of two tokens the last alone is predicted: twenty nats for what follows 0, none for what follows 1."""
+
+        def forward(self, tokens: Any) -> Any:
+            return torch.tensor([[20.0, 0.0], [0.0, 0.0]], dtype=kind)[tokens[:, -1:]]
+
+    found = watched(Sure(), torch.tensor([[1, 0, 0], [0, 1, 0]]))
+    assert found["lost"] == lost
+    assert found["max_attention_logit"] is None
 
 
 @pytest.mark.parametrize(
@@ -380,7 +390,7 @@ def test_the_detector_says_which_and_when(column: str, values: list[float], verd
 
 def test_the_detector_is_asked_for_every_watched_run() -> None:
     calm = replace(TINY, watch=True).run(SETTING, seed=0)
-    assert (calm["unstable"], calm["unstable_step"]) == ("stable", None)
+    assert (calm["unstable"], calm["unstable_step"], calm["lost"]) == ("stable", None, 0.0)
     wild = replace(TINY, watch=True, lr={"base": 30.0, "width": 16, "power": 0.0}).run(SETTING, seed=0)
     assert wild["unstable"] != "stable"
     assert 0 < wild["unstable_step"] <= 20

@@ -28,7 +28,6 @@ from isoflop.theory.transformer_at_start import overlaps
 
 HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
 pytestmark = pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch: pip install 'isoflop[torch]'")
-RECORDED = Path(__file__).parents[1] / "isoflop" / "recorded" / "transfer"
 NAMES = ["standard", "mup", "spectral", "unit_scaling", "u_mup"]
 TINY = Train(
     source="zipf_words", source_settings={"words": 64, "exponent": 1.0, "word_length": 4, "letters": 8},

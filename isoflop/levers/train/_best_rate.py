@@ -85,17 +85,22 @@ def moved(rows: pd.DataFrame, *, level: float = 90.0, draws: int = 1000, seed: i
 
     At each width a parabola in ln(rate) is fitted to ln(loss), averaged over seeds, at the lowest rate of the grid
     and two on each side; its vertex, within those points, is the best rate. Intervals: seeds drawn anew, the same
-    ones for all widths. A rate at which any seed failed is left out, and so is a seed that was not run at every rate
-    and width; of one seed the ends are NaN. Raises ValueError for fewer than three rates.
+    ones for all widths of as many seeds. A rate at which any seed of the width failed is left out, and so is a seed
+    that was not run at every rate of its width; where a width has one seed the ends are NaN. Raises ValueError for
+    fewer than three rates.
     """
     rng = np.random.default_rng(seed)
     best, drifts = [], []
     for name, part in _whole_seeds(rows).groupby("parametrisation", sort=False):
         widths = sorted(map(int, part["width"].unique()))
         grids = {w: _grid(part[part["width"] == w], f"{name}, width {w}") for w in widths}
-        seeds = len(next(iter(grids.values()))[1])
-        picks = [np.arange(seeds), *rng.integers(seeds, size=(draws if seeds > 1 else 0, seeds))]
-        found = np.array([[_vertex(x, table[pick].mean(axis=0))[0] for x, table in grids.values()] for pick in picks])
+        counts = [len(table) for _, table in grids.values()]
+        times = draws if min(counts) > 1 else 0
+        picks = {n: [np.arange(n), *rng.integers(n, size=(times, n))] for n in sorted(set(counts))}
+        found = np.array([
+            [_vertex(x, table[picks[len(table)][i]].mean(axis=0))[0] for x, table in grids.values()]
+            for i in range(times + 1)
+        ])  # fmt: skip
         best += [_best(str(name), w, *grids[w], found[:, i], level) for i, w in enumerate(grids)]
         if len(grids) > 1:
             drifts.append(_drift(str(name), np.log(list(grids)), found, level))
@@ -103,9 +108,10 @@ def moved(rows: pd.DataFrame, *, level: float = 90.0, draws: int = 1000, seed: i
 
 
 def _whole_seeds(rows: pd.DataFrame) -> pd.DataFrame:
-    """Without the seeds that were not run at every width and rate of their parametrisation."""
-    count = rows.groupby(["parametrisation", "seed"])["status"].transform("size")
-    return rows[count == count.groupby(rows["parametrisation"]).transform("max")]
+    """Without the seeds that were not run at every rate of their parametrisation and width."""
+    place = [rows["parametrisation"], rows["width"]]
+    count = rows.groupby([*place, rows["seed"]])["status"].transform("size")
+    return rows[count == count.groupby(place).transform("max")]
 
 
 def _grid(group: pd.DataFrame, where: str) -> tuple[np.ndarray, np.ndarray]:

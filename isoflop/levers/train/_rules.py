@@ -69,8 +69,8 @@ def with_decay(rule: Rule, place: Place, decay_rule: str | None) -> Rule:
     """The rule with another weight decay for matrices, as AdamW counts it (shrinking by lr x decay a step).
 
     independent: decay = 1 / lr, so that lr x decay does not depend on width.
-    sqrt_width: decay = sqrt(ratio) for hidden matrices, where lr falls as 1 / ratio (arXiv:2510.15262; the root is
-        the only reading of its abstract that balances: form unverified).
+    sqrt_width: decay = sqrt(ratio) for hidden matrices, where lr falls as 1 / ratio (arXiv:2510.15262,
+        abstract: sqrt(d)).
     """
     if decay_rule is None or rule.decay == 0:
         return rule

@@ -1,4 +1,4 @@
-"""What grows before a training goes wrong: attention logits, and the normaliser of the output."""
+"""What grows before a training goes wrong: attention logits, the normaliser of the output, losses rounded to 0."""
 
 from __future__ import annotations
 
@@ -38,13 +38,20 @@ class AttentionLogits(TorchFunctionMode):
 
 @torch.no_grad()
 def watched(model: nn.Module, windows: Tensor) -> dict[str, float | None]:
-    """Of a model on held-out windows: max_attention_logit, log_z (mean log sum exp of the output logits), max_logit."""
+    """Of a model on windows of tokens, of which it predicts the last ones, as many as it gives logits for.
+
+    max_attention_logit; log_z, the mean log sum exp of the output logits; max_logit; lost, the share of targets whose
+    softmax loss is exactly 0 in the logits' float, from which nothing is learned any more (arXiv:2501.04697).
+    """
     with AttentionLogits() as attention:
-        logits = model(windows[:, :-1]).float()
+        logits = model(windows[:, :-1])
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.cross_entropy(logits.flatten(0, 1), windows[:, -logits.shape[1] :].flatten(), reduction="none")
     figures = {
         "max_attention_logit": attention.largest,
         "log_z": float(torch.logsumexp(logits, dim=-1).mean()),
         "max_logit": float(logits.abs().max()),
+        "lost": float((loss == 0).double().mean()),
     }
     return {name: value if math.isfinite(value) else None for name, value in figures.items()}
 
@@ -65,4 +72,5 @@ def went_wrong(curve: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "unstable_step": step if math.isfinite(step) else None,
         "max_attention_logit": max(columns["max_attention_logit"]),
         "log_z": columns["log_z"][-1],
+        "lost": rows[-1]["lost"],
     }
