@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
@@ -77,16 +77,23 @@ class _Held:
     width: np.ndarray
 
 
+class _HowFitted(TypedDict, total=False):
+    """What `fit` takes besides the law, the rows and the seed; absent where its own default will do."""
+
+    objective: str | Objective | None
+    by: str | None
+    draws: int
+
+
 def compare(
-    laws: Sequence[str | Law], runs: Any, *, hold_out: str | None = None, by: str | None = None,
-    axis: str | Mapping[str, str] | None = None, target: str | None = None, objective: str | Objective | None = None,
-    draws: int = 200, seed: int = 0,
+    laws: Sequence[str | Law], runs: Any, *, hold_out: str | None = None, axis: str | Mapping[str, str] | None = None,
+    target: str | None = None, seed: int = 0, **how: Unpack[_HowFitted],
 ) -> Ranking:  # fmt: skip
     """Fit each law without the held-out rows and score its forecasts of them.
 
     hold_out: an expression such as "flops > 1e21"; "rolling": below each of five cuts along scale, what lies above;
     "each COLUMN": every value of a column in turn ("each family"); absent: the largest fifth along scale (flops, else
-    the laws' sizes multiplied). by: rows that stand or fall together in the bootstrap, the column's name.
+    the laws' sizes multiplied). objective, by, draws: of each fit, as `fit` takes them.
     Wins count resamples of the held-out rows and draws of each fit, the same resamples for every law.
     Raises as `fit` does, and ValueError where nothing is held out or nothing is left.
     """
@@ -97,10 +104,10 @@ def compare(
     if len({law.name for law in found}) < len(found):
         raise ValueError("each law may be named once; compare one law on two axes in two calls")
     for law in found:
-        table, _ = usable_rows(law, table, get_objective(objective or law.objective))
+        table, _ = usable_rows(law, table, get_objective(how.get("objective") or law.objective))
     masks = _masks(table, hold_out, found)
     held = {
-        law.name: [_forecast(law, table.select(~m), table.select(m), objective, by, draws, seed) for m in masks]
+        law.name: [_forecast(fit(law, table.select(~m), seed=seed, **how), table.select(m)) for m in masks]
         for law in found
     }
     wins = _wins(list(held.values()), seed)
@@ -147,11 +154,9 @@ def _some(held: np.ndarray, what: str, table: _runs.Table) -> np.ndarray:
     return held
 
 
-def _forecast(law: Law, rest: _runs.Table, test: _runs.Table, objective: Any, by: str | None, draws: int,
-              seed: int) -> _Held:  # fmt: skip
-    fitted = fit(law, rest, objective=objective, by=by, draws=draws, seed=seed)
-    points = {c: np.asarray(test[c], float) for c in law.table_columns}
-    truth = np.asarray(test[law.target], float)
+def _forecast(fitted: Fit, test: _runs.Table) -> _Held:
+    points = {c: np.asarray(test[c], float) for c in fitted.law.table_columns}
+    truth = np.asarray(test[fitted.law.target], float)
     sample = fitted.predict_draws(**points)
     none = np.full(len(truth), np.nan)
     low, high = np.nanpercentile(with_scatter(fitted, sample, points), [5, 95], axis=0) if len(sample) else (none, none)

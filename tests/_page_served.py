@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
+import pytest
 from conftest import planted_table, write_csv
 
 from isoflop.page import _server
@@ -131,8 +133,10 @@ def files_in(folder: Path):
     return [p for p in folder.rglob("*") if p.is_file()]
 
 
-def tables(folder: Path, outside: Path):
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
     """A folder of tables, with a link that leads out of it and a file that is no table."""
+    folder, outside = tmp_path_factory.mktemp("tables"), tmp_path_factory.mktemp("outside")
     write_csv(folder / "planted.csv", planted_table())
     (folder / "deeper").mkdir()
     write_csv(folder / "deeper" / "small.csv", {"x": [1.0, 2.0], "loss": [2.0, 1.0]})
@@ -142,3 +146,24 @@ def tables(folder: Path, outside: Path):
     rows = ["strategy,gen_tokens,accuracy", "majority,100,.2", "majority,400,.3", "beam,200,.25", "beam,800,.28"]
     (folder / "think.csv").write_text("\n".join(rows))
     return folder
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    """A server of that folder, with small limits."""
+    with served(root, upload=1 << 20, read_seconds=20.0, memory=3 << 30, sessions=500) as at:
+        yield at
+
+
+@pytest.fixture
+def reader(server):
+    """A new session of that server."""
+    return Reader(server)
+
+
+def long_table():
+    """A table whose bootstrap takes long."""
+    rng = np.random.default_rng(0)
+    n, d = np.exp(rng.uniform(16, 24, 4000)), np.exp(rng.uniform(20, 27, 4000))
+    loss = (1.7 + 400 / n**0.34 + 1200 / d**0.36) * np.exp(0.01 * rng.normal(size=4000))
+    return {"params": n, "tokens": d, "loss": loss}

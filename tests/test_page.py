@@ -14,27 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("aiohttp")
-from _page_served import Reader, files_in, served, tables, wait_for
+import _page_served
+from _page_served import Reader, files_in, served, wait_for
 
-from isoflop.page import _guard, _sessions
+from isoflop.page import _guard, _server, _sessions
 
 TOKEN = "a-token-for-tests"
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tables(tmp_path_factory.mktemp("tables"), tmp_path_factory.mktemp("outside"))
-
-
-@pytest.fixture(scope="module")
-def server(root):
-    with served(root, upload=1 << 20, read_seconds=20.0, memory=3 << 30, sessions=500) as at:
-        yield at
-
-
-@pytest.fixture
-def reader(server):
-    return Reader(server)
+root, server, reader = _page_served.root, _page_served.server, _page_served.reader
 
 
 # ---- who may talk to it ----------------------------------------------------------------------------------------------
@@ -113,17 +99,25 @@ def test_loopback_is_told_from_the_rest():
     assert not any(map(_guard.is_loopback, ("0.0.0.0", "::", "10.0.0.1", "example.org")))
 
 
+def test_a_taken_port_is_told_in_one_sentence(server):
+    with pytest.raises(OSError, match=r"port .* in use; choose another with --port") as caught:
+        _server.serve(_server.Settings(port=server.port))
+    assert "\n" not in str(caught.value)
+
+
 # ---- sessions --------------------------------------------------------------------------------------------------------
 
 
 def test_sessions_are_few_and_end(root):
     with served(root, sessions=2, idle=4.0) as at:
+        at.place.sessions.idle = 3600.0  # however long this takes
         first, second = Reader(at), Reader(at)
         first.upload("a.csv", b"x,loss\n1,2\n2,1\n")
         second.upload("a.csv", b"x,loss\n1,2\n2,1\n")
         status, found, _ = Reader(at, enter=False).ask("GET", "/api/state")
         assert status == 503
         assert "2 places are taken" in found["error"]
+        at.place.sessions.idle = 0.1
         wait_for(lambda: not len(at.place.sessions))
         assert not files_in(at.folder)
         status, found, _ = first.ask("POST", "/api/open", {"table": "planted.csv"})
@@ -214,8 +208,13 @@ def test_names_of_uploads_stay_in_their_folder(reader, server, name):
         assert "files that end in" in found["error"]
         return
     assert status == 200
-    assert re.fullmatch(r"[A-Za-z0-9._ -]{1,90}", found["name"])
+    assert re.fullmatch(r"[\w._ -]{1,90}", found["name"])
     assert all(p.is_relative_to(server.folder) for p in files_in(server.folder))
+
+
+def test_names_of_uploads_keep_their_letters(reader):
+    for name in ("Läufe 3.csv", "実験.csv"):
+        assert reader.upload(name, b"x,loss\n1,2\n2,1\n")[1]["name"] == name
 
 
 @pytest.mark.parametrize("table", [
@@ -263,7 +262,7 @@ def test_markup_in_names_and_cells_stays_text(reader):
 @pytest.mark.parametrize("asked", [
     {"law": "evil.py:law"}, {"law": "../../x"}, {"law": "no_such_law"}, {"law": 7}, {"draws": 1e9}, {"draws": 10**9},
     {"draws": True}, {"rename": "N=params"}, {"rename": {"N": 1}}, {"where": "__import__('os')"}, {"where": "x" * 9000},
-    {"target": "nothing"}, {"fixed": {"tokens": -1}}, {"seed": "0"},
+    {"target": "nothing"}, {"fixed": {"tokens": -1}}, {"seed": "0"}, {"draws": None}, {"draws": 12.5},
 ])  # fmt: skip
 def test_what_is_asked_of_a_fit_is_checked(reader, asked):
     status, found, _ = reader.ask(

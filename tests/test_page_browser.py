@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from conftest import planted_table, write_csv
 
 pytest.importorskip("aiohttp")
 pytest.importorskip("playwright.sync_api")
-from _page_served import served
+from _page_served import long_table, served, wait_for
 from playwright.sync_api import expect, sync_playwright
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -28,10 +30,7 @@ EVIL = "<img src=x onerror=\"document.title='owned'\">"
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     write_csv(folder / "planted.csv", planted_table())
-    rng = np.random.default_rng(0)
-    n, d = np.exp(rng.uniform(16, 24, 4000)), np.exp(rng.uniform(20, 27, 4000))
-    loss = (1.7 + 400 / n**0.34 + 1200 / d**0.36) * np.exp(0.01 * rng.normal(size=4000))
-    write_csv(folder / "long.csv", {"params": n, "tokens": d, "loss": loss})
+    write_csv(folder / "long.csv", long_table())
     (folder / "think.csv").write_text("strategy,gen_tokens,accuracy\nmajority,100,.2\nmajority,400,.3\nbeam,200,.25\n")
     return folder
 
@@ -162,9 +161,10 @@ def test_the_plan_follows_the_slider_by_mouse_and_keys(browse, state):
     page.fill("#amount-epochs", "1")
     page.keyboard.press("Enter")
     expect(page.locator("#limits")).to_contain_text("passes over the data")
+    dear = page.locator("output[data-name=usd]").text_content()
     page.fill("#number-usd_per_hour", "9")
     page.keyboard.press("Enter")
-    assert int(page.locator("html").get_attribute("data-slid")) < LONG
+    expect(page.locator("output[data-name=usd]")).not_to_have_text(dear)
 
 
 def test_figures_are_taken_away(browse, state, tmp_path):
@@ -213,14 +213,22 @@ def test_a_long_fit_shows_progress_and_is_cancelled(browse):
     expect(page.locator("main h2")).to_contain_text("which choice is best")
 
 
-def test_a_reload_follows_what_is_under_way(browse):
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="a process cannot be stopped here")
+def test_a_reload_follows_what_is_under_way(browse, server):
     page = browse()
     fit(page, "long.csv", "2000")
+    wait_for(lambda: server.place.pool._all)
+    for worker in list(server.place.pool._all):
+        os.kill(worker.process.pid, signal.SIGSTOP)  # from here on it takes as long as we like
     page.wait_for_selector(".job progress")
+    page.wait_for_timeout(600)  # the page tells the server its choices after 400 ms
     page.reload()
-    page.wait_for_selector(".job progress")
+    expect(page.locator(".job")).to_contain_text("Fit")
+    expect(page.locator("#law")).to_have_value("chinchilla")
     page.click(".job button")
-    page.wait_for_selector(".job", state="detached")
+    expect(page.locator("#said")).to_contain_text("Fit: cancelled")
+    expect(page.locator(".job")).to_have_count(0)
+    expect(page.locator("main[data-fit]")).to_have_count(0)
 
 
 def test_two_sessions_do_not_see_each_other(browse, state):
@@ -263,6 +271,76 @@ def test_papers_are_listed_searched_and_run(browse):
     expect(page.locator("main h1")).to_contain_text("Scaling Laws")
 
 
+def test_code_in_a_paper_is_code_and_markup_is_words(browse):
+    words = f"`power` gives `{EVIL}` and 1e9, `1e9`; one ` stays"
+    claim = {"words": words, "verdict": "differs", "stands": "in `chinchilla`", "because": "`beta` is 2e9", "note": "",
+             "figures": []}  # fmt: skip
+    paper = {"name": "x", "short": "x", "title": "x", "arxiv": "", "id": 1, "group": "", "kind": "", "what": "`what`",
+             "uses": [], "verdict": "differs", "headline": "", "why": "as `qat`", "results": [claim]}  # fmt: skip
+    page = browse()
+    page.route("**/api/papers/x", lambda route: route.fulfill(json=paper))
+    page.evaluate("location.hash = '#papers/x'")
+    page.wait_for_selector("#verdict")
+    assert page.locator("main code").all_text_contents() == [
+        "what", "qat", "power", EVIL, "1e9", "chinchilla", "beta",
+    ]  # fmt: skip
+    expect(page.locator(".claims")).to_contain_text(f"power gives {EVIL} and 10⁹, 1e9; one ` stays (in chinchilla)")
+    expect(page.locator(".claims")).to_contain_text("Why: beta is 2 × 10⁹")
+    assert page.locator("img").count() == 0
+    assert "owned" not in page.title()
+
+
+def test_a_view_that_comes_late_is_not_shown_in_place_of_the_next(browse):
+    page, held = browse("#papers"), []
+    page.route("**/api/papers/chinchilla", lambda route: held.append(route))
+    page.evaluate("location.hash = '#papers/chinchilla'")
+    page.wait_for_timeout(200)
+    page.click("nav >> text=Test time")
+    page.wait_for_selector("#testtime-table")
+    with page.expect_response("**/api/papers/chinchilla"):
+        held[0].continue_()
+    page.wait_for_timeout(200)
+    expect(page.locator("nav [aria-current]")).to_have_text("Test time")
+    expect(page.locator("main h2")).to_contain_text("thinking longer")
+
+
+def test_back_leads_to_where_the_reader_was_and_a_view_begins_at_its_top(browse):
+    page = browse("#papers", complaints=("status of 422",))
+    link = page.locator(".papers h2 a").nth(60)
+    link.scroll_into_view_if_needed()
+    title = link.text_content()
+    assert page.evaluate("scrollY") > 3000
+    link.click()
+    page.wait_for_selector("#verdict")
+    assert page.evaluate("scrollY") == 0
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.go_back()
+    link = page.locator(".papers h2 a", has_text=title).first
+    expect(link).to_be_focused()
+    expect(link).to_be_in_viewport()
+    page.click("nav >> text=Papers")
+    page.evaluate("location.hash = '#papers/%zz'")
+    expect(page.locator("#said")).to_contain_text("there is no such paper")
+
+
+def test_another_tab_may_forget_a_fit(browse):
+    page = browse()
+    fit(page, draws="20")
+    page.wait_for_selector("main[data-fit]")
+    page.evaluate(
+        "fetch('/api/kept', {method: 'PUT', headers: {'X-Isoflop': '1'}, body: '{\"constraints\": {\"lr\": 1}}'})"
+    )
+    other = page.context.new_page()
+    other.set_default_timeout(LONG)
+    other.goto(page.url.split("#")[0] + "#plan")  # what a slider of another fit held is not asked of this one
+    expect(other.locator("output[data-name=params]")).not_to_be_empty()
+    page.click("text=Forget")
+    expect(page.locator("main h2")).to_contain_text("which choice is best")
+    other.evaluate("dispatchEvent(new Event('focus'))")
+    expect(other.locator("main h2").first).to_have_text("Nothing is fitted yet")
+    expect(other.locator("#said")).to_contain_text("another tab")
+
+
 def test_markup_in_a_table_is_words(browse, tmp_path):
     page = browse()
     rows = [["params", "tokens", "loss", EVIL, "run"]]
@@ -288,6 +366,15 @@ def test_what_fails_is_said(browse, tmp_path):
     path.write_bytes(b"PK\x03\x04" + b"\x00" * 50)
     page.set_input_files("#file", path)
     expect(page.locator("#said")).to_contain_text("zip archive")
+    path.write_text("params;tokens;loss\n1e9;2e10;2,51\n2e9;3e10;2,42\n")
+    page.set_input_files("#file", path)
+    expect(page.locator("#target option:checked")).to_have_text("loss (text)")
+    page.click("#fit-button")
+    expect(page.locator("#said")).to_contain_text("has a comma that may be decimal")
+    page.click("summary:has-text('Rows, hold-out')")
+    page.fill("#more-draws", "many")
+    page.click("#fit-button")
+    expect(page.locator("#said")).to_contain_text("draws must be a whole number from 20 to 2000")
 
 
 VIEWS = {

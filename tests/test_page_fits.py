@@ -7,33 +7,19 @@ import io
 import json
 import re
 
-import numpy as np
 import pytest
 from conftest import planted_table, write_csv
 
 import isoflop
 
 pytest.importorskip("aiohttp")
-from _page_served import Reader, served, tables, wait_for
+import _page_served
+from _page_served import Reader, long_table, served, wait_for
 
 from isoflop.page import _slide
 from isoflop.page._work import open_table
 
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    return tables(tmp_path_factory.mktemp("tables"), tmp_path_factory.mktemp("outside"))
-
-
-@pytest.fixture(scope="module")
-def server(root):
-    with served(root, upload=1 << 20, read_seconds=20.0, memory=3 << 30, sessions=500) as at:
-        yield at
-
-
-@pytest.fixture
-def reader(server):
-    return Reader(server)
+root, server, reader = _page_served.root, _page_served.server, _page_served.reader
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +137,21 @@ def test_two_recipes_of_one_table_are_compared(reader, tmp_path):
     assert news["result"]["figure"]["data"]
 
 
+def test_recipes_leave_out_and_hold_out_what_was_asked(reader):
+    rows = zip(*(planted_table()[c] for c in ("params", "tokens", "loss")), strict=True)
+    lines = [f"{name},{n:g},{d:g},{y:g}" for n, d, y in rows for name in "ab"]
+    id = reader.upload("two.csv", "\n".join(["recipe,params,tokens,loss", "a,1e9,x,y", *lines]).encode())[1]["id"]
+    asked = {"table": id, "law": "chinchilla", "by": "recipe", "draws": 20, "hold_out": "params > 1e9"}
+    assert "two.csv line 2" in reader.job("/api/fits", asked)["error"]
+    made = reader.job("/api/fits", asked | {"skip_bad": True})["result"]
+    first, second = (reader.ask("GET", f"/api/fits/{id}")[1] for id in made["fits"])
+    assert "held-out rows" in first["verdict"]
+    assert "bad rows were left out: 1, the first being two.csv line 2" in first["doubts"][0]
+    assert not any("left out" in d for d in second["doubts"])
+    news = reader.job("/api/fits", asked | {"skip_bad": True, "hold_out": "params > 1e30"})
+    assert "two.csv, recipe a: the hold-out takes 0 of" in news["error"]
+
+
 def test_next_runs_come_as_a_table(fitted):
     reader, view = fitted
     news = reader.job(f"/api/fits/{view['id']}/next", {"budget": 1e20, "about": 1e22, "count": 2})
@@ -192,28 +193,23 @@ def test_columns_under_other_names_are_recognised(tmp_path):
     path = write_csv(tmp_path / "a.csv", {"N": [1.0, 2.0], "train_flop": [1.0, 2.0], "val_loss": [2.0, 1.0]})
     found = open_table(str(path), "a.csv")["meant"]
     assert found == {"params": "N", "flops": "train_flop", "loss": "val_loss"}
+    path = write_csv(tmp_path / "b.csv", {"Params": [1.0, 2.0], "Train Tokens": [1.0, 2.0], "Val-Loss": [2.0, 1.0]})
+    assert open_table(str(path), "b.csv")["meant"] == {"params": "Params", "tokens": "Train Tokens", "loss": "Val-Loss"}
 
 
 # ---- jobs ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def long_table(root):
-    rng = np.random.default_rng(0)
-    n, d = np.exp(rng.uniform(16, 24, 4000)), np.exp(rng.uniform(20, 27, 4000))
-    table = {
-        "params": n,
-        "tokens": d,
-        "loss": (1.7 + 400 / n**0.34 + 1200 / d**0.36) * np.exp(0.01 * rng.normal(size=4000)),
-    }
-    path = write_csv(root / "long.csv", table)
+def long(root):
+    path = write_csv(root / "long.csv", long_table())
     yield {"table": "long.csv", "law": "chinchilla", "draws": 2000}
     path.unlink()
 
 
-def test_a_long_fit_is_cancelled_and_the_next_one_runs(server, long_table):
+def test_a_long_fit_is_cancelled_and_the_next_one_runs(server, long):
     reader = Reader(server)
-    job = reader.ask("POST", "/api/fits", long_table)[1]["id"]
+    job = reader.ask("POST", "/api/fits", long)[1]["id"]
     reader.wait(job, until=("running",))
     assert reader.ask("GET", "/api/state")[1]["jobs"][0]["id"] == job
     assert reader.ask("POST", f"/api/jobs/{job}/cancel", {})[0] == 200
@@ -222,20 +218,20 @@ def test_a_long_fit_is_cancelled_and_the_next_one_runs(server, long_table):
     assert reader.upload("after.csv", b"x,loss\n1,2\n2,1\n")[0] == 200
 
 
-def test_a_session_has_two_things_under_way_at_most(server, long_table):
+def test_a_session_has_two_things_under_way_at_most(server, long):
     reader = Reader(server)
-    jobs = [reader.ask("POST", "/api/fits", long_table)[1]["id"] for _ in range(2)]
-    status, found, _ = reader.ask("POST", "/api/fits", long_table)
+    jobs = [reader.ask("POST", "/api/fits", long)[1]["id"] for _ in range(2)]
+    status, found, _ = reader.ask("POST", "/api/fits", long)
     assert (status, "under way" in found["error"]) == (422, True)
     for job in jobs:
         assert reader.ask("POST", f"/api/jobs/{job}/cancel", {})[0] == 200
 
 
-def test_work_that_takes_too_long_is_stopped(root, long_table):
+def test_work_that_takes_too_long_is_stopped(root, long):
     with served(root, fit_seconds=0.6) as at:
         reader = Reader(at)
-        assert reader.ask("POST", "/api/open", {"table": "planted.csv"})[0] == 200  # the worker is warm from here on
-        news = reader.job("/api/fits", long_table)
+        wait_for(lambda: at.place.pool._idle)
+        news = reader.job("/api/fits", long)
         assert news["state"] == "failed"
         assert "as long as it may take" in news["error"]
         assert reader.ask("POST", "/api/open", {"table": "planted.csv"})[0] == 200
@@ -244,8 +240,8 @@ def test_work_that_takes_too_long_is_stopped(root, long_table):
 def test_a_worker_that_dies_is_replaced(root):
     with served(root) as at:
         reader = Reader(at)
-        wait_for(lambda: at.place.pool._idle)
-        at.place.pool._idle[0].process.kill()
+        wait_for(lambda: at.place.planners._idle)
+        at.place.planners._idle[0].process.kill()
         status, found, _ = reader.ask("POST", "/api/open", {"table": "planted.csv"})
         assert (status, "the work died" in found["error"]) == (422, True)
         assert reader.ask("POST", "/api/open", {"table": "planted.csv"})[0] == 200
@@ -275,11 +271,11 @@ def test_papers_are_searched_and_checked(reader):
     assert len(whole["papers"]) == whole["total"] > 200
     some = reader.ask("GET", "/api/papers?q=chinchilla%20compute")[1]["papers"]
     assert 0 < len(some) < whole["total"]
-    planted = next(p for p in whole["papers"] if p["claims"] == 1 and p["verdict"] == "unchecked")
-    news = reader.job(f"/api/papers/{planted['name']}/check")
+    one = next(p for p in whole["papers"] if p["claims"] == 1 and p["verdict"] == "unchecked")
+    news = reader.job(f"/api/papers/{one['name']}/check")
     assert news["state"] == "done"
-    assert news["result"]["verdict"] in ("recovers", "agrees", "shown")
-    assert reader.ask("GET", f"/api/papers/{planted['name']}")[1]["verdict"] == news["result"]["verdict"]
+    assert news["result"]["verdict"] in ("recovers", "agrees", "shown", "differs")
+    assert reader.ask("GET", f"/api/papers/{one['name']}")[1]["verdict"] == news["result"]["verdict"]
     for name in ("..%2F..%2Fetc", "nothing", "x.toml"):
         assert reader.ask("GET", f"/api/papers/{name}")[0] == 422
 
@@ -319,9 +315,13 @@ def test_the_verb_says_where_the_page_is(root):
 def test_bad_rows_are_told_and_left_out_when_asked(reader):
     table = planted_table()
     lines = [f"{n:g},{d:g},{y:.6g}" for n, d, y in zip(table["params"], table["tokens"], table["loss"], strict=True)]
-    status, found = reader.upload("bad.csv", "\n".join(["params,tokens,loss", "1e9,2e9", *lines]).encode())
-    assert (status, found["rows"], found["refused_count"]) == (200, len(lines), 1)
+    status, found = reader.upload("bad.csv", "\n".join(["params,tokens,loss", "1e9,2e9", *lines, "x,y,z"]).encode())
+    assert (status, found["rows"], found["refused_count"]) == (200, len(lines) + 1, 1)
     assert found["refused"][0].startswith("bad.csv line 2")
     asked = {"table": found["id"], "law": "chinchilla", "draws": 20}
     assert "bad.csv line 2" in reader.job("/api/fits", asked)["error"]
-    assert reader.job("/api/fits", asked | {"skip_bad": True})["state"] == "done"
+    for law in ("chinchilla", "auto"):
+        news = reader.job("/api/fits", asked | {"law": law, "skip_bad": True})
+        view = reader.ask("GET", f"/api/fits/{news['result']['id']}")[1]
+        assert view["n"] == len(lines)
+        assert "bad rows were left out: 2, the first being bad.csv line 2" in view["doubts"][0]

@@ -1,56 +1,26 @@
-"""The door for tables: what comes in comes in whole, and what cannot says so in one sentence."""
+"""The door for tables: bad input, checks and left-out rows, each told in one sentence."""
 
 from __future__ import annotations
 
 import csv
-import io
-import json
-import math
 import os
 import pickle
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from hypothesis import example, given, settings
+from _runs_tables import CSV, DATA, GOOD, HEAD, NEED, assert_one_line, is_one_sentence, put, same
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isoflop import _columns, _readers, _runs
-from isoflop._columns import COLUMNS, number
-from isoflop._runs import RunsError, Table, check, load, read
-from isoflop._where import parse_where
-
-NEED = ("params", "tokens", "loss")
-HEAD = "run,step,params,tokens,loss\n"
-GOOD = "a,1,1.4B,30B,2.5\nb,1,300M,2T,3.5\nc,1,70k,6.2e23,3\n"
-CSV = HEAD + GOOD
-DATA = {
-    "run": ["a", "b", "c"],
-    "step": [1.0, 1.0, 1.0],
-    "params": [1.4e9, 3e8, 7e4],
-    "tokens": [30e9, 2e12, 6.2e23],
-    "loss": [2.5, 3.5, 3.0],
-}
-
-
-def put(folder: Path, name: str, content: str | bytes) -> Path:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def same(table: Table, data: dict = DATA) -> bool:
-    return list(table.columns) == list(data) and all(table[k].tolist() == v for k, v in data.items())
-
+from isoflop import _columns, _runs
+from isoflop._columns import COLUMNS
+from isoflop._runs import RunsError, check, load, read
 
 # ---- bad input -------------------------------------------------------------------------------------------------------
 
@@ -134,24 +104,6 @@ MALFORMED: dict[str, tuple] = {
     "JSON odd item": ("r.json", f"[{ROW}, 5]", ["r.json item 2: a number where an object"]),
     "not Parquet": ("r.parquet", b"PAR1junk", ["r.parquet is not a whole Parquet file"]),
 }  # fmt: skip
-
-HINT = re.compile(
-    r"fix|write|give|save|\badd\b|\buse\b|did you mean|check|choose|rename|--skip-bad|name the file|is the file"
-    r"|right file|bracket|compare|join|quotes|backticks"
-)
-
-
-def is_one_sentence(message: str) -> bool:
-    return (
-        message.isprintable()
-        and not re.search(r"[.!?] +[A-Z]", message)
-        and len(message) < 400
-        and bool(HINT.search(message))
-    )
-
-
-def assert_one_line(exc: RunsError) -> None:
-    assert "\n" not in str(exc)
 
 
 @pytest.mark.parametrize("case", MALFORMED)
@@ -242,426 +194,6 @@ def test_any_bytes_give_a_table_or_one_sentence(name: str, content: bytes) -> No
                 table.to_frame()
             except RunsError as exc:
                 assert_one_line(exc)
-
-
-# ---- the same table from anywhere ------------------------------------------------------------------------------------
-
-
-def jsonl() -> str:
-    return "".join(json.dumps(dict(zip(DATA, r, strict=True))) + "\n" for r in zip(*DATA.values(), strict=True))
-
-
-@pytest.mark.parametrize("text", [
-    CSV, "\ufeff" + CSV, (CSV).replace("\n", "\r\n"), (CSV).replace("\n", "\r"),
-    (CSV).replace(",", ";"), (CSV).replace(",", "\t"), (CSV).rstrip(),
-    "\n" + HEAD + "\n" + GOOD + "\n\n", (CSV).replace(",", " , "), CSV + ",,,,\n",
-    re.sub(r"[^,\n]+", r'"\g<0>"', CSV),
-], ids=["plain", "BOM", "CRLF", "CR", "semicolon", "tab", "no last newline", "blank lines", "spaces", "blank row",
-        "quoted"])  # fmt: skip
-def test_dialects_of_csv(text: str, tmp_path: Path) -> None:
-    assert same(load(put(tmp_path, "r.csv", text)))
-
-
-def test_every_source_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    want = load(put(tmp_path, "a.csv", CSV))
-    lines = jsonl()
-    pd.DataFrame(DATA).to_parquet(tmp_path / "p.parquet")
-    lists = json.dumps([json.loads(line) for line in lines.splitlines()])
-    sources = [
-        put(tmp_path, "r.tsv", (CSV).replace(",", "\t")),
-        put(tmp_path, "r.jsonl", lines),
-        put(tmp_path, "lines.json", lines),
-        put(tmp_path, "r.json", lists),
-        put(tmp_path, "no_suffix", lines),
-        put(tmp_path, "no_suffix2", CSV),
-        tmp_path / "p.parquet",
-        str(tmp_path / "a.c*"),
-        pd.DataFrame(DATA),
-        pd.DataFrame(DATA).set_index("run"),
-        pl.DataFrame(DATA),
-        pl.DataFrame(DATA).lazy(),
-        pa.table(DATA),
-        DATA,
-        {k: np.array(v) for k, v in DATA.items()},
-        json.loads(lists),
-        want,
-    ]
-    for source in sources:
-        table = load(source)
-        assert same(table), source
-        assert table.data_hash == want.data_hash
-    for text in (CSV, lines, lists):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
-        assert same(load("-"))
-    pd.testing.assert_frame_equal(read(tmp_path / "a.csv"), pd.DataFrame(DATA))
-
-
-def test_folder_is_the_union_of_its_tables(tmp_path: Path) -> None:
-    put(tmp_path, "b.csv", "params,loss\n1B,3\n")
-    put(tmp_path, "c.jsonl", '{"loss": 2.5, "note": "late", "run": "007"}\n')
-    put(tmp_path, "c.ndjson", '{"loss": 2, "run": 7}\n')
-    for ignored in ("lever.json", ".hidden.csv", "notes.md", "b.refused.csv", "model.pt"):
-        put(tmp_path, ignored, "{")
-    (tmp_path / "sub.csv").mkdir()
-    table = load(tmp_path)
-    np.testing.assert_array_equal(table["params"], [1e9, np.nan, np.nan])
-    assert table["loss"].tolist() == [3, 2.5, 2]
-    assert table["note"].tolist() == ["", "late", ""]
-    assert table["run"].tolist() == ["", "007", "7"]  # text in one file keeps the column text in all
-    assert [table.place(i).removeprefix(f"{tmp_path}/") for i in range(3)] == [
-        "b.csv line 2", "c.jsonl line 1", "c.ndjson line 1"]  # fmt: skip
-
-
-def test_a_column_that_turns_to_text_late_keeps_its_early_cells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_readers, "_BLOCK", 64)
-    monkeypatch.setattr(_readers, "_CHUNK", 3)
-    cells = ["007", "1.0", *("5" for _ in range(40)), "n/a?", "1.4B"]
-    for text in (
-        "answer,loss\n" + "".join(f"{c},1\n" for c in cells),
-        "answer,loss\n" + "".join(f'"{c}",1\n' for c in cells),
-    ):
-        assert load(put(tmp_path, "r.csv", text))["answer"].tolist() == cells
-    rows = "".join(json.dumps({"answer": c}) + "\n" for c in cells)
-    assert load(put(tmp_path, "r.jsonl", rows))["answer"].tolist() == cells
-
-
-def test_labels_stay_what_they_are(tmp_path: Path) -> None:
-    table = load(put(tmp_path, "r.csv", "run,seed,model,size,id\n1e5,0,125M,125M,007\n007,1,1B,1B,008\n"))
-    assert table["run"].tolist() == ["1e5", "007"]
-    assert table["model"].tolist() == ["125M", "1B"]
-    assert table["size"].tolist() == [1.25e8, 1e9]
-    assert table["seed"].tolist() == [0.0, 1.0]
-    assert load({"run": np.array([2**60, 2**60 + 1])})["run"].tolist() == [str(2**60), str(2**60 + 1)]
-    assert load(tmp_path / "r.csv", rename={"run": "old", "id": "run"})["run"].tolist() == ["007", "008"]
-
-
-def test_line_numbers_survive_blank_lines_and_quoted_newlines(tmp_path: Path) -> None:
-    text = '\nrun,loss\na,1\n\n"b\nb",2\n,\nc,3\n'
-    table = load(put(tmp_path, "r.csv", text))
-    assert table.where_from.line.tolist() == [3, 5, 8]
-    assert table.left_out == {"blank": 1}
-
-
-cell = st.text(alphabet='ab1.,;"\n\r\t é', max_size=6)
-
-
-@given(
-    rows=st.lists(st.tuples(cell, cell, st.floats(-9, 9).map(repr)), min_size=1, max_size=12), block=st.integers(20, 80)
-)
-@settings(max_examples=150, deadline=None)
-def test_splitting_and_parsing_agree(rows: list[tuple[str, str, str]], block: int) -> None:
-    def written(quoting: int) -> bytes:
-        out = io.StringIO()
-        writer = csv.writer(out, quoting=quoting, lineterminator="\r\n")
-        writer.writerows([("x", "y", "z"), *rows])
-        return out.getvalue().encode()
-
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        slow = load(put(Path(folder), "slow.csv", written(csv.QUOTE_ALL)))
-        patch.setattr(_readers, "_BLOCK", block)
-        fast = load(put(Path(folder), "fast.csv", written(csv.QUOTE_MINIMAL)))
-    assert fast.data_hash == slow.data_hash
-    assert fast.where_from.line.tolist() == slow.where_from.line.tolist()
-
-
-def test_frames_of_every_kind() -> None:
-    when = pd.to_datetime(["2024-01-01", None])
-    frame = pd.DataFrame({
-        "params": ["1.4B", "300M"], "n": pd.array([1, None], dtype="Int64"), "ok": [True, False],
-        "cat": pd.Categorical(["a", "b"]), "at": when, "f2": np.array([1, 2], dtype=np.float16), 5: [1, 2],
-    })  # fmt: skip
-    table = load(frame)
-    assert table["params"].tolist() == [1.4e9, 3e8]
-    np.testing.assert_array_equal(table["n"], [1, np.nan])
-    assert table["ok"].tolist() == ["True", "False"]
-    assert table["cat"].tolist() == ["a", "b"]
-    assert table["at"][0].startswith("2024-01-01")
-    assert table["at"][1] in ("", "NaT")
-    assert table["f2"].tolist() == table["5"].tolist() == [1, 2]
-    assert table.to_frame()["ok"].tolist() == [True, False]
-    polars = load(pl.DataFrame({"x": [1, None], "s": ["a", None], "l": [[1], [2]]}))
-    np.testing.assert_array_equal(polars["x"], [1, np.nan])
-    assert polars["s"].tolist() == ["a", ""]
-    assert load({"x": np.ma.array([1.0, 2.0], mask=[False, True])})["x"].tolist()[0] == 1
-    assert load(frame).place(1) == "data frame row 1"
-
-
-def test_parquet_types(tmp_path: Path) -> None:
-    table = pa.table({
-        "i": pa.array([1, None]), "d": pa.array(["a", "b"]).dictionary_encode(), "l": [[1], [2]], "s": [{"a": 1}, None],
-        "b": [True, None],
-    })  # fmt: skip
-    pq.write_table(table, tmp_path / "r.parquet")
-    got = load(tmp_path / "r.parquet")
-    np.testing.assert_array_equal(got["i"], [1, np.nan])
-    assert got["d"].tolist() == ["a", "b"]
-    assert got["b"].tolist() == ["True", ""]
-
-
-names = st.text(alphabet="abcxyz _", min_size=1, max_size=5).map(str.strip).filter(bool)
-floats = st.floats(allow_nan=False, allow_infinity=False)
-words = st.text(alphabet="abc,;\"'\n\r é", min_size=1, max_size=5).map(str.strip).filter(lambda t: number(t) is None)
-
-
-three = st.one_of(st.lists(floats, min_size=3, max_size=3), st.lists(words, min_size=3, max_size=3))
-
-
-@given(st.dictionaries(names, three, min_size=1, max_size=4))
-@settings(max_examples=100, deadline=None)
-def test_to_csv_round_trip(data: dict[str, list]) -> None:
-    table = load(data)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "r.csv"
-        if all(number(name) is not None for name in data) or number(next(iter(data))) is not None:
-            return
-        table.to_csv(path)
-        assert load(path).data_hash == table.data_hash
-        assert os.listdir(folder) == ["r.csv"]
-
-
-def test_odd_numbers_round_trip(tmp_path: Path) -> None:
-    table = load({"run": [math.inf, 2.0, None], "x": [math.inf, -math.inf, 0.1], "n": [1e15, 3, -0.0]})
-    assert table["run"].tolist() == ["inf", "2.0", ""]
-    table.to_csv(tmp_path / "r.csv")
-    assert load(tmp_path / "r.csv").data_hash == table.data_hash
-
-
-def test_hash_ignores_names_of_files_and_order_of_columns(tmp_path: Path) -> None:
-    first = load(put(tmp_path, "a.csv", "x,y\n1,-0.0\n2,\n"))
-    second = load(put(tmp_path, "b.csv", "y,x\n0,1\nnan,2\n"))
-    assert first.data_hash == second.data_hash
-    assert first.hash_of(["x"]) == second.hash_of(["x"]) != first.data_hash
-    assert load({"x": [2, 1], "y": [0, None]}).data_hash != first.data_hash
-    assert load({"x": ["ab", "c"]}).data_hash != load({"x": ["a", "bc"]}).data_hash
-
-
-def test_table_methods() -> None:
-    table = load(DATA)
-    assert len(table) == 3
-    assert table.select(table["loss"] > 2.6)["run"].tolist() == ["b", "c"]
-    more = table.with_column("flops", [1, 2, 3]).with_column("note", ["x", "y", "z"])
-    assert more["flops"].dtype == np.float64
-    assert more["note"].dtype == object
-    assert "flops" not in table.columns
-    with pytest.raises(RunsError, match="column 'x' has shape"):
-        table.with_column("x", [1])
-    with pytest.raises(RunsError, match="no column 'Loss'; closest: 'loss'"):
-        table["Loss"]
-
-
-# ---- human numbers ---------------------------------------------------------------------------------------------------
-
-POWERS = {"k": 3, "K": 3, "M": 6, "B": 9, "b": 9, "G": 9, "T": 12}
-
-
-@given(st.floats(-9999, 9999), st.sampled_from(sorted(POWERS)), st.booleans())
-def test_suffix_is_an_exact_power(value: float, suffix: str, space: bool) -> None:
-    text = f"{value:.6f}"
-    assert number(f" {text}{' ' * space}{suffix} ") == float(f"{text}e{POWERS[suffix]}")
-
-
-@given(st.integers(-(10**15), 10**15))
-def test_thousands(value: int) -> None:
-    assert number(f"{value:,}") == number(f"{value:_}") == number(str(value)) == value
-
-
-@given(st.one_of(floats, st.just(math.inf)))
-def test_repr_is_read_exactly(value: float) -> None:
-    assert number(repr(value)) == value
-
-
-@given(st.text(max_size=12))
-@example("1e5B")
-@example("1,00")
-@example("1_")
-def test_any_text_is_a_number_or_none(text: str) -> None:
-    value = number(text)
-    assert value is None or isinstance(value, float)
-    assert isinstance(_columns.not_a_number(text), str)
-    read_as = load({"x": [text, "1", "2"]})["x"]
-    assert (read_as.dtype == object) == (value is None)
-
-
-@pytest.mark.parametrize("text", ["", " ", "NA", "n/a", "NaN", "null", "None", "-", "<NA>"])
-def test_missing_words(text: str) -> None:
-    value = number(text)
-    assert value is not None
-    assert math.isnan(value)
-
-
-@pytest.mark.parametrize(
-    "text", ["5m", "2t", "1e5B", "1,5", "1,00,000", "1.4BB", "B", "0x10", "12%", "$5", "1 000", "--1"]
-)
-def test_not_numbers(text: str) -> None:
-    assert number(text) is None
-
-
-def test_words_for_missing_are_kept_where_a_column_has_no_number() -> None:
-    assert load({"cooldown": ["none", "none"]})["cooldown"].tolist() == ["none", "none"]
-    np.testing.assert_array_equal(load({"x": ["none", "1"]})["x"], [np.nan, 1])
-
-
-# ---- where -----------------------------------------------------------------------------------------------------------
-
-leaf = st.one_of(st.sampled_from(["x", "y", "z"]), st.integers(0, 9).map(str), st.sampled_from(["1.5", "2e0", ".25"]))
-arithmetic = st.recursive(
-    leaf,
-    lambda inner: st.tuples(inner, st.sampled_from("+-*"), inner).map("({0[0]} {0[1]} {0[2]})".format),
-    max_leaves=5,
-)
-comparison = st.tuples(arithmetic, st.sampled_from(["<", "<=", ">", ">=", "==", "!="]), arithmetic).map(" ".join)
-condition = st.recursive(
-    comparison,
-    lambda inner: st.one_of(
-        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map("({0[0]}) {0[1]} ({0[2]})".format),
-        inner.map("not ({})".format),
-    ),
-    max_leaves=5,
-)
-triples = st.lists(st.tuples(*[st.floats(-5, 5, width=16)] * 3), min_size=1, max_size=6)
-
-
-@given(condition, triples)
-@settings(max_examples=150, deadline=None)
-def test_where_means_what_python_means(text: str, rows: list[tuple[float, float, float]]) -> None:
-    columns = dict(zip("xyz", np.array(rows).T, strict=True))
-    want = [bool(eval(text, dict(zip("xyz", map(float, row), strict=True)))) for row in rows]
-    assert parse_where(text).mask(columns).tolist() == want
-
-
-@given(condition, triples)
-@settings(max_examples=100, deadline=None)
-def test_missing_satisfies_neither_a_condition_nor_its_negation(text: str, rows: list) -> None:
-    columns = dict(zip("xyz", np.array([*rows, (np.nan,) * 3]).T, strict=True))
-    yes, no = parse_where(text).mask(columns), parse_where(f"not ({text})").mask(columns)
-    assert not (yes & no).any()
-    assert (yes | no)[:-1].all()
-    if not re.search(r"[xyz]", text):
-        assert yes.all() or no.all()
-
-
-ROWS = {
-    "flops": np.array([1e20, 1e21, 1e22, np.nan]),
-    "family": np.array(["x", "y", "x", ""], dtype=object),
-    "val loss": np.array([3.0, 2.0, 1.0, 0.5]),
-    "done": np.array(["True", "false", "", "true"], dtype=object),
-}
-
-
-@pytest.mark.parametrize(("text", "want"), [
-    ("flops > 1e21", [0, 0, 1, 0]),
-    ("not flops > 1e21", [1, 1, 0, 0]),
-    ("flops >= 1e21 and family == 'x'", [0, 0, 1, 0]),
-    ("(flops < 1e21) | (family == \"y\")", [1, 1, 0, 0]),
-    ("~(family == 'x') & (flops > 0)", [0, 1, 0, 0]),
-    ("family in ['x', 'z']", [1, 0, 1, 0]),
-    ("family not in ('x',)", [0, 1, 0, 1]),
-    ("flops in [1e20, 1e22]", [1, 0, 1, 0]),
-    ("flops not in [1e20]", [0, 1, 1, 0]),
-    ("1e20 < flops <= 1e22", [0, 1, 1, 0]),
-    ("`val loss` < 2.5", [0, 1, 1, 1]),
-    ("log10(flops) == 21", [0, 1, 0, 0]),
-    ("sqrt(abs(-`val loss` ** 2)) < 1.5 or max(flops, 1) > 9e21", [0, 0, 1, 1]),
-    ("flops / 1.4B > 10T", [0, 0, 0, 0]),
-    ("flops > '500G'", [1, 1, 1, 0]),
-    ("missing(flops)", [0, 0, 0, 1]),
-    ("not missing(family) and family < 'y'", [1, 0, 1, 0]),
-    ("done", [1, 0, 0, 1]),
-    ("not done", [0, 1, 0, 0]),
-    ("done == True", [1, 0, 0, 1]),
-    ("family == 'a`b`' or True", [1, 1, 1, 1]),
-    ("flops / 0 > 1", [1, 1, 1, 0]),
-    ("flops % 3 // 1 >= 0", [1, 1, 1, 0]),
-])  # fmt: skip
-def test_where(text: str, want: list[int]) -> None:
-    assert parse_where(text).mask(ROWS).tolist() == [bool(w) for w in want]
-
-
-def test_where_names_its_columns() -> None:
-    assert parse_where("log(flops) > 2 and `val loss` < 3").names == {"flops", "val loss"}
-
-
-REFUSED = {
-    "__import__('os').system('id')": "not allowed",
-    "__import__('os')": "no function '__import__'",
-    "().__class__.__bases__": "a dot after a name is not allowed",
-    "flops.real > 1": "a dot after a name is not allowed",
-    "(lambda: 1)() > 0": "lambda is not allowed",
-    "[f for f in [1]] == 1": "a comprehension is not allowed",
-    "f'{flops}' == '1'": "an f-string is not allowed",
-    "(f := 1) > 0": "not allowed",
-    "flops[0] > 1": "indexing is not allowed",
-    "{'a': 1} == 1": "a dict is not allowed",
-    "max(*[1, 2]) > 1": "a star is not allowed",
-    "log(x=1) > 1": "a keyword argument is not allowed",
-    "flops if 1 else 2": "if ... else is not allowed",
-    "exec('1')": "no function 'exec'",
-    "open('x')": "no function 'open'",
-    "b'x' == family": "is not allowed",
-    "flops == None": "missing(column)",
-    "flops == 1j": "is not allowed",
-    "flops is 1": "'is' is not allowed",
-    "flops @ 2 > 1": "is not allowed here",
-    "flops << 2 > 1": "is not allowed here",
-    "flops = 1": "compare with ==",
-    "flops > 1 && flops < 2": "join conditions with and",
-    "(flops > 1": "a bracket is not closed",
-    "val loss > 1": "backticks",
-    "": "write for example",
-    "flop > 1": "no column 'flop'; did you mean flops?",
-    "family == x": "text needs quotes: 'x'",
-    "family > 3": "column 'family' is text",
-    "flops == 'abc'": "'abc' is text",
-    "'a' * 1000000000 == family": "is text, where a number is needed",
-    "flops > 1 & family == 'x'": "bracket each side",
-    "flops": "is not a condition",
-    "flops in family": "'in' needs a list",
-    "log(flops, 2) > 1": "write log(x)",
-    "(" * 300 + "1" + ")" * 300 + " > 2": "not a condition",
-    "-" * 500 + "1 > 2": "nested more than",
-    "not " * 450 + "flops > 1": "nested more than",
-    "1+" * 900 + "1 > 2": "nested more than",
-    "flops > 1 or " * 200: "at most 2000",
-    "9" * 1900 + " > flops ** 'x'": "text",
-    "flops > 1\0": "is not a condition",
-    "family == 'x\\ud800' and x": "no column 'x'",
-}
-
-
-@pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
-def test_where_refuses_all_else(text: str) -> None:
-    with pytest.raises(RunsError) as caught:
-        parse_where(text).mask(ROWS)
-    assert REFUSED[text] in str(caught.value)
-    assert is_one_sentence(str(caught.value)), str(caught.value)
-
-
-@pytest.mark.parametrize("text", ["9**9**9**9 > flops", "9**9**9 == 1", "2 ** (2 ** 1000) > 1", "(flops**9**9) > 1"])
-def test_where_does_not_hang_on_huge_powers(text: str) -> None:
-    start = time.perf_counter()
-    parse_where(text).mask(ROWS)
-    assert time.perf_counter() - start < 1
-
-
-@given(st.text(alphabet="xy01.<>=!&|~()[]'\"`+-*/%,: andotrilg\n\\_B", max_size=40))
-@settings(max_examples=300, deadline=None)
-def test_any_where_is_a_mask_or_one_sentence(text: str) -> None:
-    try:
-        mask = parse_where(text).mask({"x": np.array([1.0, np.nan]), "y": np.array(["a", ""], dtype=object)})
-    except RunsError as exc:
-        assert_one_line(exc)
-    else:
-        assert mask.dtype == bool
-        assert mask.shape == (2,)
-
-
-def test_where_after_rename(tmp_path: Path) -> None:
-    path = put(tmp_path, "r.csv", "N,D\n1,2\n3,4\n")
-    table = load(path, rename=["N=params", "D=N"], where="params > 1 and N == 4")
-    assert table["N"].tolist() == [4]
-    assert table.left_out == {"where": 1}
 
 
 # ---- check and skip-bad ----------------------------------------------------------------------------------------------
@@ -757,12 +289,11 @@ def test_read_writes_the_side_file_only_where_there_is_something(tmp_path: Path)
         read(path, skip_bad=tmp_path / "nowhere" / "bad.csv")
 
 
-def test_a_column_of_odd_spaces_or_huge_rows_is_quick(tmp_path: Path) -> None:
+def test_a_long_table_comes_in_whole(tmp_path: Path) -> None:
     rows = "".join(f"{i},{i}.5,1.4B,,x\n" for i in range(20_000))
-    start = time.perf_counter()
     table = load(put(tmp_path, "r.csv", "a,b,c,d,e\n" + rows))
-    assert time.perf_counter() - start < 2
     assert len(table) == 20_000
+    assert table["c"][-1] == 1.4e9
 
 
 # ---- the rest --------------------------------------------------------------------------------------------------------

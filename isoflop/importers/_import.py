@@ -9,6 +9,7 @@ done.write("runs/")
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -18,9 +19,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isoflop._columns import COLUMNS, RunsError, cell_text, number, plain, write_csv
+from isoflop._columns import COLUMNS, LABELS, RunsError, cell_text, number, plain, write_csv
 from isoflop.importers._importer import Logged, opened
-from isoflop.importers._mapping import Report, Rules, has_held_out, mapped
+from isoflop.importers._mapping import COUNTED, Report, Rules, has_held_out, mapped
+from isoflop.importers._names import TEXTS
 
 if TYPE_CHECKING:
     import pandas
@@ -134,6 +136,7 @@ def import_runs(
     Loss is held-out where any run has a held-out loss: then a run without one has an empty loss, and its training loss
     is train_loss. Raises RunsError where the source cannot be read or a name is nowhere in it.
     """
+    _check_values(values or {})
     found, where, others = opened(os.fspath(source), kind, pattern)
     logged = list(_distinct(found(where)))
     if not logged:
@@ -153,6 +156,17 @@ def import_runs(
     if others:
         report.note(f"{found.name} was read; {' and '.join(others)} files are there too (--kind)")
     return Imported(rows, points, samples, _told(found.name, os.fspath(source), rows, points, samples, report))
+
+
+def _check_values(values: Mapping[str, float | str]) -> None:
+    for column, value in values.items():
+        known = COLUMNS.get(column)
+        if known is None or column in TEXTS or column in LABELS:
+            continue
+        if isinstance(value, str) or not math.isfinite(value):
+            raise RunsError(f"--set {column}={plain(str(value))}: {column} is a number ({known.unit})")
+        if column in COUNTED and value <= 0:
+            raise RunsError(f"--set {column}={value:g}: {column} must be above zero")
 
 
 def _distinct(runs: Iterable[Logged]) -> Iterator[Logged]:

@@ -8,6 +8,7 @@ It says what the tool wrote, in the tool's own names; `_mapping.py` gives these 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -56,8 +57,8 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """The path that was given."""
-        return Path(self.text).expanduser()
+        """The path that was given, from the top: every folder has a name."""
+        return _absolute(self.text)
 
     def label(self, path: Path) -> str:
         """A run's name from where its file lies below the root."""
@@ -126,24 +127,28 @@ def opened(text: str, kind: str | None, pattern: str | None) -> tuple[Importer, 
         if one.address(text):
             return one, Source(text, (), pattern), []
     paths = _paths(text)
-    given = paths == [Path(text).expanduser()] and bool(kind)  # one file, and told what it is
+    given = paths == [_absolute(text)] and bool(kind)  # one file, and told what it is
     fitting = [(one, chosen) for one in choice if (chosen := paths if given else [p for p in paths if one.files(p)])]
     if not fitting:
         if kind:
-            raise RunsError(f"{plain(text)} holds nothing that a {choice[0].name} import reads: {choice[0].formula}")
+            raise RunsError(f"{plain(text)} holds nothing that --kind {choice[0].name} reads: {choice[0].formula}")
         raise RunsError(f"{plain(text)} is of no kind that is recognised; give --kind, one of {', '.join(ranked)}")
     (first, chosen), *others = fitting
     return first, Source(text, tuple(chosen), pattern), [one.name for one, _ in others if one.name != "log"]
 
 
+def _absolute(text: str) -> Path:
+    return Path(os.path.abspath(Path(text).expanduser()))
+
+
 def _paths(text: str) -> list[Path]:
-    path = Path(text).expanduser()
     try:
+        path = _absolute(text)
         if path.is_dir():
             return walk(path)
         if path.exists():
             return [path]
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RuntimeError) as exc:  # RuntimeError: of a home that is not there
         raise RunsError(f"cannot read {show(text, 200)}: {getattr(exc, 'strerror', None) or exc}") from exc
     raise RunsError(f"no file or folder {plain(text) if len(text) < 200 else show(text)}")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ from isoflop.importers._importer import Logged, Series
 from isoflop.importers._names import HELD_OUT, MEASURED, SETTINGS, STEPS, TEXTS, TRAINING, pick
 from isoflop.importers._safe import flat, real
 
-_COUNTED = ("params", "tokens", "flops")
+COUNTED = ("params", "tokens", "flops")
 _LOSSES = ("loss", "train_loss")
 
 
@@ -51,6 +51,41 @@ class Rules:
     held_out: bool
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """A run's row while it is made, and which of the run's names are in it."""
+
+    run: Logged
+    rules: Rules
+    report: Report
+    row: dict[str, Any]
+    used: set[str] = field(default_factory=set)
+
+    def name(self, column: str, present: Mapping[str, Any], known: Sequence[str]) -> str | None:
+        """The name that a column has in `present`, as the user, the tool or custom tells it."""
+        for told in (self.rules.names.get(column), self.run.names.get(column)):
+            if told is not None and told in present:
+                return told
+        return None if column in self.rules.names else pick(known, present, parts=True)
+
+    def mark(self, column: str, kind: str, name: str) -> None:
+        """Say where a column is from."""
+        self.used.add(name)
+        self.report.mapped(column, f"{kind} {name}")
+        if column in COUNTED:
+            self.row[f"{column}_source"] = f"{kind} {name}"
+
+    def take(self, column: str, places: Mapping[str, Mapping[str, Any]], known: Sequence[str]) -> None:
+        """Fill a column from the first of the places that has a value for it."""
+        for kind, values in places.items():
+            name = self.name(column, values, known)
+            value = None if name is None else _value(column, values[name])
+            if name is not None and value is not None:
+                self.row[column] = value
+                self.mark(column, kind, name)
+                return
+
+
 def has_held_out(run: Logged, names: Mapping[str, str]) -> bool:
     """Whether a run has a held-out loss, by the names that are known, the tool's or the user's."""
     return any(_loss_name(run, there, names, held_out=True) for there in (run.series, run.summary))
@@ -66,20 +101,20 @@ def _loss_name(run: Logged, present: Mapping[str, Any], names: Mapping[str, str]
 
 def mapped(run: Logged, rules: Rules, report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """One run's row, and the rows of its curve."""
-    used: set[str] = set()
     row: dict[str, Any] = {"run": run.run}
+    draft = _Draft(run, rules, report, row)
     for column, (value, what) in run.row.items():
         row[column] = value
         report.mapped(column, what)
-    _settings(run, rules, report, row, used)
+    _settings(draft)
     model_counts(run, row, report)
-    batch_tokens(run, row, report, used)
-    curve = _curve(run, rules, report, row, used)
-    _last(run, rules, report, row, curve.end, used)
+    batch_tokens(run, row, report, draft.used)
+    curve = _curve(draft)
+    _last(draft, curve.end)
     row["status"] = "failed" if curve.failed else run.status
     tokens_of_flops(run, row, curve.points, report)
     flops(run, row, report)
-    _unmapped(run, used, report)
+    _unmapped(draft)
     for note in run.notes:
         report.note(note)
     head = {k: row[k] for k in ("run", "params", "params_nonembed", "params_active", "seed", "family") if k in row}
@@ -89,36 +124,18 @@ def mapped(run: Logged, rules: Rules, report: Report) -> tuple[dict[str, Any], l
 # ---- settings --------------------------------------------------------------------------------------------------------
 
 
-def _settings(run: Logged, rules: Rules, report: Report, row: dict[str, Any], used: set[str]) -> None:
+def _settings(draft: _Draft) -> None:
+    run, rules, row = draft.run, draft.rules, draft.row
     model = flat(run.model, place="config.json") if run.model else {}
+    places = {"config": run.config, "summary": run.summary, "config.json": model}
     for column in dict.fromkeys([*rules.values, *rules.names, *SETTINGS]):
-        if column in (*_LOSSES, "step", *MEASURED) and column not in rules.values:
-            continue
         if column in rules.values:
             row[column] = rules.values[column]
-            report.mapped(column, f"told, {cell_text(row[column]).removesuffix('.0')}")
-            if column in _COUNTED:
+            draft.report.mapped(column, f"told, {cell_text(row[column]).removesuffix('.0')}")
+            if column in COUNTED:
                 row[f"{column}_source"] = "told"
-            continue
-        if column in row:
-            continue
-        for kind, values in (("config", run.config), ("summary", run.summary), ("config.json", model)):
-            name = _named(column, values, rules, run, SETTINGS.get(column, ()))
-            value = None if name is None else _value(column, values[name])
-            if name is not None and value is not None:
-                row[column] = value
-                used.add(name)
-                report.mapped(column, f"{kind} {name}")
-                if column in _COUNTED:
-                    row[f"{column}_source"] = f"{kind} {name}"
-                break
-
-
-def _named(column: str, present: Mapping[str, Any], rules: Rules, run: Logged, known: tuple[str, ...]) -> str | None:
-    for told in (rules.names.get(column), run.names.get(column)):
-        if told is not None and told in present:
-            return told
-    return None if column in rules.names else pick(known, present, parts=True)
+        elif column not in (*_LOSSES, "step", *MEASURED, *row):
+            draft.take(column, places, SETTINGS.get(column, ()))
 
 
 def _value(column: str, value: Any) -> Any:
@@ -139,16 +156,17 @@ class _Curve:
     failed: bool = False  # that last loss is no number
 
 
-def _curve(run: Logged, rules: Rules, report: Report, row: dict[str, Any], used: set[str]) -> _Curve:
+def _curve(draft: _Draft) -> _Curve:
     """The points at which the loss was logged, with what else the history says there."""
+    run, rules, report = draft.run, draft.rules, draft.report
     names = _losses(run, rules)
     column = "loss" if names["loss"] else "train_loss"
     main = run.series.get(names[column] or "")
     if main is None:
         return _Curve([], {})
-    clock, told = _clock(run, rules, used)
+    clock, told = _clock(draft)
     main = _timed(main, clock)
-    others = {n: _timed(s, clock) for n, s in _measured(run, rules, row, used, report).items()}
+    others = {n: _timed(s, clock) for n, s in _measured(draft).items()}
     if column == "loss" and names["train_loss"] in run.series:
         others["train_loss"] = _timed(run.series[str(names["train_loss"])], clock)
     points = [
@@ -158,12 +176,12 @@ def _curve(run: Logged, rules: Rules, report: Report, row: dict[str, Any], used:
     ]
     for ours, name in names.items():
         if name:
-            used.add(name)
             kind = "as told" if ours in rules.names else "held-out" if ours == "loss" and rules.held_out else "training"
+            draft.used.add(name)
             report.mapped(ours, f"history {name}, {kind}")
     if left := len(run.series[str(names[column])].at) - len(points):
         report.note(f"{run.run}: points left out, at a step that was logged again later, or at none: {left}")
-    _tokens_of_steps(run, points, row, told, report)
+    _tokens_of_steps(draft, points, told)
     return _finite(run, points, column, report)
 
 
@@ -175,14 +193,13 @@ def _losses(run: Logged, rules: Rules) -> dict[str, str | None]:
     return {"loss": held_out, "train_loss": None if training == held_out else training}
 
 
-def _tokens_of_steps(
-    run: Logged, points: list[dict[str, Any]], row: dict[str, Any], told: bool, report: Report
-) -> None:
+def _tokens_of_steps(draft: _Draft, points: list[dict[str, Any]], told: bool) -> None:
     """D as step x batch_tokens, where the steps are the optimiser's and no tokens were logged."""
+    row, report = draft.row, draft.report
     batch = real(row.get("batch_tokens"))
     if not points or "tokens" in points[0] or "tokens" in row or batch is None:
         return
-    if run.counts_rows and not told:
+    if draft.run.counts_rows and not told:
         report.note("tokens were not derived from steps, which count logged rows here (--map step=_step if W&B's are "
                     "the optimiser's)")  # fmt: skip
         return
@@ -200,14 +217,14 @@ def _finite(run: Logged, points: list[dict[str, Any]], column: str, report: Repo
     return _Curve(good, points[-1] if points else {}, failed)
 
 
-def _clock(run: Logged, rules: Rules, used: set[str]) -> tuple[Series | None, bool]:
+def _clock(draft: _Draft) -> tuple[Series | None, bool]:
     """The series of optimiser steps, where the history has one, and whether it has."""
-    told = rules.names.get("step")
-    name = told if told in run.series else pick(STEPS, (n for n in run.series if not n.startswith("_")))  # W&B's _step
+    told, series = draft.rules.names.get("step"), draft.run.series
+    name = told if told in series else pick(STEPS, (n for n in series if not n.startswith("_")))  # W&B's _step
     if name is None:
         return None, False
-    used.add(name)
-    return run.series[name], True
+    draft.used.add(name)
+    return series[name], True
 
 
 def _timed(series: Series, clock: Series | None) -> Series:
@@ -221,24 +238,17 @@ def _timed(series: Series, clock: Series | None) -> Series:
     return Series(np.array(order), np.array([last[s] for s in order]))
 
 
-def _measured(run: Logged, rules: Rules, row: dict[str, Any], used: set[str], report: Report) -> dict[str, Series]:
+def _measured(draft: _Draft) -> dict[str, Series]:
     """The further columns that the history holds, by our names."""
-    out = {}
-    for column, known in MEASURED.items():
-        if column in rules.values or column == "seconds" or column in row:
+    series, out = draft.run.series, {}
+    further = {c: () for c in draft.rules.names if c not in (*MEASURED, *_LOSSES, "step")}
+    for column, known in {**MEASURED, **further}.items():
+        if column in draft.rules.values or column == "seconds" or column in draft.row:
             continue
-        name = _named(column, run.series, rules, run, known)
+        name = draft.name(column, series, known)
         if name is not None:
-            out[column] = run.series[name]
-            used.add(name)
-            report.mapped(column, f"history {name}")
-            if column in _COUNTED:
-                row[f"{column}_source"] = f"history {name}"
-    for column, theirs in rules.names.items():
-        if column not in (*MEASURED, *_LOSSES, "step") and column not in row and theirs in run.series:
-            out[column] = run.series[theirs]
-            used.add(theirs)
-            report.mapped(column, f"history {theirs}")
+            out[column] = series[name]
+            draft.mark(column, "history", name)
     return out
 
 
@@ -264,33 +274,24 @@ def _at(series: Series, step: float, *, line: bool) -> float:
 # ---- the run's row ---------------------------------------------------------------------------------------------------
 
 
-def _last(run: Logged, rules: Rules, report: Report, row: dict[str, Any], end: dict[str, Any], used: set[str]) -> None:
+def _last(draft: _Draft, end: dict[str, Any]) -> None:
     """The row takes the curve's last point; what the curve does not say, the final values may."""
+    run, rules, row = draft.run, draft.rules, draft.row
     for column, value in end.items():
         if math.isfinite(value):
             row.setdefault(column, value)
     losses = {} if "loss" in end else {"loss": HELD_OUT if rules.held_out else TRAINING}
     for column, known in {**losses, **MEASURED}.items():
-        if column in row:
-            continue
-        for kind, values in (("summary", run.summary), ("config", run.config)):
-            if kind == "config" and column not in ("tokens", "flops", *rules.names):
-                continue
-            name = _named(column, values, rules, run, known)
-            value = None if name is None else _value(column, values[name])
-            if name is not None and value is not None:
-                row[column] = value
-                used.add(name)
-                report.mapped(column, f"{kind} {name}")
-                if column in _COUNTED:
-                    row[f"{column}_source"] = f"{kind} {name}"
-                break
-    for column in _COUNTED:  # logged, but at no point of the loss
+        if column not in row:
+            also = {"config": run.config} if column in ("tokens", "flops", *rules.names) else {}
+            draft.take(column, {"summary": run.summary, **also}, known)
+    for column in COUNTED:  # logged, but at no point of the loss
         if column not in row:
             row.pop(f"{column}_source", None)
 
 
-def _unmapped(run: Logged, used: set[str], report: Report) -> None:
-    report.left("settings", (n for n in run.config if n not in used))
-    report.left("history", (n for n in run.series if n not in used and not n.startswith("_")))
-    report.left("final values", (n for n in run.summary if n not in used | set(run.series) and not n.startswith("_")))
+def _unmapped(draft: _Draft) -> None:
+    run, used, left = draft.run, draft.used, draft.report.left
+    left("settings", (n for n in run.config if n not in used))
+    left("history", (n for n in run.series if n not in used and not n.startswith("_")))
+    left("final values", (n for n in run.summary if n not in used | set(run.series) and not n.startswith("_")))

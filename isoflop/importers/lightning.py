@@ -21,12 +21,13 @@ def lightning(source: Source) -> Iterator[Logged]:
         if isinstance(loaded, dict):
             gone = [str(k) for k, v in loaded.items() if v is None]
             notes += [f"hparams.yaml: {', '.join(gone[:5])} without a plain value"] if gone else []
-        label = source.label(path.parent)
+        label, points = source.label(path.parent), points_of(_rows(path))
+        notes += [] if points else [f"{plain(label)}: metrics.csv has no row with a step and a metric"]
         yield Logged(
             run=path.parent.name if label == "." or path == source.root else label,
             place=str(path),
             config=flat(loaded, place="hparams.yaml") if isinstance(loaded, dict) else {},
-            series=series_of(points_of(_rows(path))),
+            series=series_of(points),
             notes=tuple(notes),
         )
 
@@ -41,5 +42,7 @@ def _rows(path: Path) -> Iterator[tuple[float, dict[str, Any]]]:
                 step = real(row.pop("step", None))
                 if step is not None:
                     yield step, {k: v for k, v in row.items() if k and v not in ("", None)}
-    except (OSError, UnicodeDecodeError, csv.Error) as exc:
+    except UnicodeDecodeError as exc:
+        raise RunsError(f"{plain(str(path))} is not UTF-8 text; is it a CSVLogger's?") from exc
+    except (OSError, csv.Error) as exc:
         raise RunsError(f"cannot read {plain(str(path))}: {exc}") from exc

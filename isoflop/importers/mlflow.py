@@ -38,7 +38,10 @@ def mlflow(source: Source) -> Iterator[Logged]:
     if source.text.startswith(("http://", "https://")):
         yield from _server(source.text)
     elif source.text.startswith("sqlite:///"):
-        yield from _store(Path(source.text.removeprefix("sqlite:///")))
+        path = Path(source.text.removeprefix("sqlite:///"))
+        if not path.is_file():
+            raise RunsError(f"no file {plain(str(path))}; a path from the top has four slashes, sqlite:////home/...")
+        yield from _store(path)
     else:
         for path in source.files:
             yield from _folder(path) if path.name == "meta.yaml" else _store(path)

@@ -186,12 +186,15 @@ def _live(address: str) -> Iterator[Logged]:
     if len(parts) not in (2, 3) or not all(parts):
         raise RunsError(f"{address!r}: write wandb:ENTITY/PROJECT or wandb:ENTITY/PROJECT/RUN")
     try:
-        from wandb import Api
+        from wandb import Api, Error
     except ImportError as exc:
         raise ImportError("reading W&B live needs its package and key: pip install wandb") from exc
-    api = Api()
-    for run in api.runs("/".join(parts)) if len(parts) == 2 else [api.run("/".join(parts))]:
-        rows = [(float(row.get("_step", n)), row) for n, row in enumerate(run.scan_history())]
-        summary = getattr(run.summary, "_json_dict", {})
-        yield _logged(run.name or run.id, f"wandb:{address}", dict(run.config), dict(summary), rows, _status(run.state),
-                      other=run.id)  # fmt: skip
+    try:
+        api = Api()
+        for run in api.runs("/".join(parts)) if len(parts) == 2 else [api.run("/".join(parts))]:
+            rows = [(float(row.get("_step", n)), row) for n, row in enumerate(run.scan_history())]
+            summary = getattr(run.summary, "_json_dict", {})
+            yield _logged(run.name or run.id, f"wandb:{address}", dict(run.config), dict(summary), rows,
+                          _status(run.state), other=run.id)  # fmt: skip
+    except Error as exc:
+        raise RunsError(f"wandb:{address} gives no runs: {' '.join(str(exc).split())[:200]}") from exc

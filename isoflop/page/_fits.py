@@ -57,7 +57,8 @@ async def _make(request: web.Request) -> web.Response:
         return summary(fitted)
 
     seconds = place.settings.fit_seconds
-    return answer(begin(place, session, "fit", args | {"save": str(path)}, seconds=seconds, then=keep).to_dict(), 202)
+    how = {"asked": args, "save": str(path)}
+    return answer(begin(place, session, "fit", how, seconds=seconds, then=keep).to_dict(), 202)
 
 
 async def _make_groups(request: web.Request, args: dict[str, Any], by: str) -> web.Response:
@@ -70,15 +71,15 @@ async def _make_groups(request: web.Request, args: dict[str, Any], by: str) -> w
             session.add_fit(Fitted.of(number, view, path, {}))
         return {"id": numbers[0], "fits": numbers[: len(found["views"])]}
 
-    how = {k: v for k, v in args.items() if k not in ("hold_out", "skip_bad", "fixed")}
-    how |= {"by": by, "saves": [str(p) for p in paths]}
+    how = {"asked": args, "by": by, "saves": [str(p) for p in paths]}
     return answer(begin(place, session, "groups", how, seconds=place.settings.fit_seconds, then=keep).to_dict(), 202)
 
 
 def _asked(place: Place, session: Session, asked: Mapping[str, Any]) -> dict[str, Any]:
     """What a fit was asked for, each part of the right kind. Raises ValueError or LookupError."""
     table = find_table(place, session, asked.get("table"))
-    draws, seed = _whole(asked.get("draws", 200), *_DRAWS), _whole(asked.get("seed", 0), 0, 2**31)
+    draws = _whole(asked.get("draws", 200), "draws", *_DRAWS)
+    seed = _whole(asked.get("seed", 0), "the seed", 0, 2**31)
     return {
         "path": str(table.path), "shown": table.name, "law": _text(asked.get("law", "auto")),
         "rename": _names(asked.get("rename")), "where": _text(asked.get("where", "")),
@@ -116,9 +117,9 @@ def _number(value: Any, name: str = "a number") -> float:
     return float(value)
 
 
-def _whole(value: Any, low: int, high: int) -> int:
+def _whole(value: Any, name: str, low: int, high: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise ValueError(f"a whole number from {low} to {high} belongs here")
+        raise ValueError(f"{name} must be a whole number from {low} to {high}")
     return value
 
 
@@ -175,7 +176,7 @@ async def _suggest(request: web.Request) -> web.Response:
     asked = await body(request)
     fitted = _fit_of(session, request.match_info["fit"])
     args = {"fit": str(fitted.path), "budget": _number(asked.get("budget"), "budget"), "about": _number(
-        asked.get("about"), "about"), "count": _whole(asked.get("count", 5), 1, 20),
+        asked.get("about"), "about"), "count": _whole(asked.get("count", 5), "how many", 1, 20),
         "save": str(session.folder / f"next{fitted.id}.csv")}  # fmt: skip
     return answer(begin(place, session, "suggest", args, seconds=place.settings.fit_seconds).to_dict(), 202)
 
@@ -202,8 +203,9 @@ async def _write_page(request: web.Request) -> web.Response:
     fitted = _fit_of(session, request.match_info["fit"])
     if not fitted.asked:
         raise ValueError("a fit of one recipe of several has no page of its own; fit it alone with a condition")
-    args = fitted.asked | {"save": str(_page_path(session, fitted)), "sections": _sections(asked.get("sections")),
-                           "budgets": [_number(b, "budget") for b in (asked.get("budgets") or [])[:12]]}  # fmt: skip
+    args = {"asked": fitted.asked, "save": str(_page_path(session, fitted)),
+            "sections": _sections(asked.get("sections")),
+            "budgets": [_number(b, "budget") for b in (asked.get("budgets") or [])[:12]]}  # fmt: skip
     return answer(begin(place, session, "page", args, seconds=place.settings.fit_seconds).to_dict(), 202)
 
 

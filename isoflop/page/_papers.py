@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from isoflop._paper import Paper
@@ -23,8 +23,3 @@ def entry(paper: Paper, results: list[Result]) -> dict[str, Any]:
     return line(paper, results) | {
         "headline": paper.headline, "why": paper.why, "results": [r.to_dict() for r in results],
     }  # fmt: skip
-
-
-def listing(found: Iterable[Paper], results: Mapping[str, list[Result]]) -> list[dict[str, Any]]:
-    """Papers in their order."""
-    return [line(p, results[p.name]) for p in found]

@@ -50,7 +50,7 @@ class Place:
     gate: Gate
     sessions: Sessions
     pool: Pool  # for what takes long
-    planners: Pool  # for sliders, which must not wait behind it
+    planners: Pool  # for tables and sliders, which must not wait behind it
     files: dict[str, _static.File]
     catalogue: Catalogue
     plotly: _static.File | None = None

@@ -222,7 +222,7 @@ async def _upload(request: web.Request) -> web.Response:
             shutil.rmtree(folder, ignore_errors=True)
             return refusal(413, too_large)
         args = {"path": str(folder / name), "shown": name}
-        opened = await place.pool.run("open", args, seconds=place.settings.read_seconds)
+        opened = await place.planners.run("open", args, seconds=place.settings.read_seconds)
     except BaseException as error:  # also where the browser goes away half-way
         shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, TimeoutError):
@@ -249,7 +249,7 @@ async def _open(request: web.Request) -> web.Response:
     place, session, asked = request.app[PLACE], SESSION.get(), await body(request)
     table = find_table(place, session, asked.get("table"))
     args = {"path": str(table.path), "shown": table.name}
-    found = await place.pool.run("open", args, seconds=place.settings.read_seconds)
+    found = await place.planners.run("open", args, seconds=place.settings.read_seconds)
     return answer(found | {"id": table.id})
 
 
@@ -316,12 +316,18 @@ async def _until_ended(settings: Settings, ready: Callable[[int], Any] | None) -
 
 
 async def serving(settings: Settings, ready: Callable[[int], Any] | None = None) -> None:
-    """Serve until cancelled. Raises OSError where the port is taken."""
+    """Serve until cancelled. Raises OSError with one sentence where the port is taken."""
     runner = web.AppRunner(application(settings), access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, settings.bind, settings.port, reuse_address=os.name != "nt")
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
+            raise OSError(
+                f"cannot listen on {settings.bind}, port {settings.port}: {why}; choose another with --port (0: any)"
+            ) from error
         if ready:
             ready(runner.addresses[0][1])
         await asyncio.Event().wait()

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import time
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ class Sessions:
 
 
 def safe_name(name: str) -> str:
-    """A file name to store an upload under: the last part of what was sent, in plain letters.
+    """A file name to store an upload under: the last part of what was sent, in letters and digits of any script.
 
     Raises ValueError where its ending is not one that can be read.
     """
@@ -155,7 +156,7 @@ def safe_name(name: str) -> str:
     stem, _, suffix = last.rpartition(".")
     if f".{suffix.lower()}" not in SUFFIXES or not stem:
         raise ValueError(f"files that end in {' '.join(SUFFIXES)} can be opened; this one does not")
-    plain = re.sub(r"[^A-Za-z0-9._ -]+", "_", stem).strip(" .")[:80]
+    plain = re.sub(r"[^\w. -]+", "_", unicodedata.normalize("NFC", stem)).strip(" .")[:60]  # at most 240 bytes
     return f"{plain or 'runs'}.{suffix.lower()}"
 
 

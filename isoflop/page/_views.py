@@ -30,7 +30,7 @@ def fitted(report: Report, stack: Any, shown: str) -> dict[str, Any]:
         "cost_span": _cost_span(report),
         "fixed": report.fixed,
         "coef": grid(report.coef_grid()),
-        "doubts": list(report.doubts),
+        "doubts": [*_left_out(report.rows.table.refused), *report.doubts],
         "verdict": report.verdict(),
         "checks": grid(report.check_grid()) if report.checks else None,
         "profiles": _profiles(report),
@@ -49,6 +49,11 @@ def fitted(report: Report, stack: Any, shown: str) -> dict[str, Any]:
 def grid(made: Grid) -> dict[str, Any]:
     """A table of words."""
     return {"header": list(made.header), "rows": [list(r) for r in made.rows[:_MOST_ROWS]], "count": len(made.rows)}
+
+
+def _left_out(refused: Any) -> list[str]:
+    """That bad rows were left out, as the reader chose."""
+    return [f"bad rows were left out: {len(refused)}, the first being {refused[0]}"] if refused else []
 
 
 def _cost_span(report: Report) -> list[float] | None:

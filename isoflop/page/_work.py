@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from isoflop._answer import finite
 from isoflop._columns import RunsError
+from isoflop.page import _papers, _slide, _testtime, _views
 
 _HEAD_ROWS = 8
 _MOST_COLUMNS = 200
@@ -39,9 +40,7 @@ def warm() -> None:
     """Import what nearly every job needs."""
     import isoflop._auto
     import isoflop._constraints
-    import isoflop._fit
-    import isoflop._plotly
-    import isoflop._report  # noqa: F401
+    import isoflop._fit  # noqa: F401
 
 
 def open_table(path: str, shown: str) -> dict[str, Any]:
@@ -49,7 +48,7 @@ def open_table(path: str, shown: str) -> dict[str, Any]:
 
     Bad rows are told and left out; a fit refuses them unless it is asked to leave them out.
     """
-    table = _load(path, shown, None, "", True)
+    table = _load(path, shown, {}, True)
     names = list(table.columns)
     if len(names) > _MOST_COLUMNS:
         raise ValueError(f"{shown} has {len(names)} columns; the page shows tables of up to {_MOST_COLUMNS}")
@@ -59,34 +58,56 @@ def open_table(path: str, shown: str) -> dict[str, Any]:
         "columns": [_column(name, table[name]) for name in names],
         "head": [[_cell(table[name][i]) for name in names] for i in range(min(_HEAD_ROWS, len(table)))],
         "meant": _meant(names),
-        "refused": [str(r).replace(path, shown) for r in table.refused[:20]],
+        "refused": [str(r) for r in table.refused[:20]],
         "refused_count": len(table.refused),
         "left_out": dict(table.left_out),
-        "testtime": _testtime(table),
+        "testtime": _testtime.figure(table),
     }
 
 
-def fit_table(
-    path: str, shown: str, law: str, *, save: str, rename: Mapping[str, str] | None = None, where: str = "",
-    skip_bad: bool = False, axis: Mapping[str, str] | None = None, target: str | None = None, hold_out: str = "",
-    draws: int = 200, seed: int = 0, fixed: Mapping[str, float] | None = None, derive: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+@dataclass(frozen=True)
+class Asked:
+    """What to fit: a table (`shown` is its name on the page), its rows and columns, a law, how many draws."""
+
+    path: str
+    shown: str
+    law: str
+    rename: Mapping[str, str]
+    where: str
+    skip_bad: bool
+    axis: Mapping[str, str]
+    target: str | None
+    hold_out: str
+    draws: int
+    seed: int
+    fixed: Mapping[str, float]
+    derive: bool  # tokens as flops / (6 params)
+
+    def rows(self) -> Any:
+        """The table. Raises LookupError for a law that is not the package's: "file.py:name" would run code."""
+        from isoflop._find import names
+        from isoflop._runs import load
+
+        if self.law not in ("auto", *names("laws")):
+            raise LookupError(f"no law named {self.law[:60]!r}")
+        table = _load(self.path, self.shown, self.rename, self.skip_bad)
+        return load(_with_tokens(table) if self.derive else table, where=self.where or None, skip_bad=self.skip_bad)
+
+
+def fit_table(asked: Mapping[str, Any], save: str) -> dict[str, Any]:
     """Fit a law to a table: everything that the page shows of it. The fit is saved at `save`."""
-    from isoflop.page import _views
-
-    made, stack = _reported(path, shown, law, rename, where, skip_bad, axis, target, hold_out, draws, seed, fixed,
-                            derive)  # fmt: skip
-    made.fit.save(save)
-    return _views.fitted(made, stack, shown)
+    wanted = Asked(**asked)
+    return _saved(wanted, wanted.rows(), save)
 
 
-def page_file(save: str, sections: Sequence[Mapping[str, Any]], **args: Any) -> dict[str, Any]:
+def page_file(asked: Mapping[str, Any], save: str, sections: Sequence[Mapping[str, Any]],
+              budgets: Sequence[float]) -> dict[str, Any]:  # fmt: skip
     """The whole view as one self-contained HTML file at `save`; the fit is made again from the same rows and seed."""
-    budgets = args.pop("budgets", [])
-    made, _ = _reported(**args, budgets=budgets)
     from isoflop._html import page
     from isoflop._report import Grid
 
+    wanted = Asked(**asked)
+    made, _ = _reported(wanted, wanted.rows(), budgets)
     extra = [
         (str(s["title"]), str(s["caption"]), Grid(tuple(s["header"]), [tuple(r) for r in s["rows"]])) for s in sections
     ]
@@ -94,16 +115,12 @@ def page_file(save: str, sections: Sequence[Mapping[str, Any]], **args: Any) -> 
     return {"bytes": Path(save).stat().st_size}
 
 
-def fit_groups(path: str, shown: str, law: str, by: str, *, saves: Sequence[str], rename: Mapping[str, str],
-               where: str = "", axis: Mapping[str, str] | None = None, target: str | None = None, draws: int = 200,
-               seed: int = 0, derive: bool = False) -> dict[str, Any]:  # fmt: skip
+def fit_groups(asked: Mapping[str, Any], by: str, saves: Sequence[str]) -> dict[str, Any]:
     """One fit for each value of the column `by`: the recipes of one table. Saved at `saves`, in their order."""
-    from isoflop._find import names
     from isoflop._progress import progress
-    from isoflop.page import _views
 
-    _known_law(law, names("laws"))
-    table = _load(path, shown, rename, where, False, derive)
+    wanted = Asked(**asked)
+    table = wanted.rows()
     values = table[by].astype(str) if table[by].dtype == object else np.array([f"{v:g}" for v in table[by]])
     groups = list(dict.fromkeys(values.tolist()))
     if not 2 <= len(groups) <= len(saves):
@@ -113,10 +130,8 @@ def fit_groups(path: str, shown: str, law: str, by: str, *, saves: Sequence[str]
     views = []
     with progress("recipes", len(groups)) as tick:
         for k, (group, save) in enumerate(zip(groups, saves, strict=False)):
-            made, _ = _of_table(table.select(values == group), f"{shown}, {by} {group}", law, axis, target, "", draws,
-                                seed + k, None)  # fmt: skip
-            made.fit.save(save)
-            views.append(_views.fitted(made, None, f"{shown}, {by} {group}"))
+            one = replace(wanted, shown=f"{wanted.shown}, {by} {group}", seed=wanted.seed + k)
+            views.append(_saved(one, table.select(values == group), save))
             tick(1)
     return {"groups": groups, "views": views}
 
@@ -126,7 +141,6 @@ def compare_fits(first: str, second: str, names: Sequence[str], *, axis: str | N
     """Where one fit overtakes another: along `axis`, or at equal training compute where none is given."""
     from isoflop._crossover import crossover
     from isoflop._fit import Fit
-    from isoflop.page import _views
 
     pair = (Fit.load(first), Fit.load(second))
     how: dict[str, Any] = (
@@ -141,24 +155,15 @@ def suggest(fit: str, budget: float, about: float, count: int, *, save: str) -> 
     """The next runs that shrink the interval at compute `about` most per FLOP, within a budget; as a CSV at `save`."""
     import isoflop._design as design
     from isoflop._fit import Fit
-    from isoflop.page import _views
 
     found = design.next_runs(Fit.load(fit), budget={"flops": budget}, about={"flops": about}, k=count, seed=0)
     return _views.suggestions(found, save)
-
-
-def plan(path: str, fixed: Mapping[str, float], constraints: Mapping[str, Any], prices: str | None) -> dict[str, Any]:
-    """What a slider asks for."""
-    from isoflop.page._slide import plan as planned
-
-    return planned(path, fixed, constraints, prices=prices)
 
 
 def check_paper(name: str, data: str | None) -> dict[str, Any]:
     """One paper with the verdicts on its claims, worked out now."""
     from isoflop._paper import get_paper
     from isoflop._paper_check import check
-    from isoflop.page import _papers
 
     paper = get_paper(name)
     return _papers.entry(paper, check([paper], data=data, workers=1)[paper.name])
@@ -167,17 +172,16 @@ def check_paper(name: str, data: str | None) -> dict[str, Any]:
 # ---- parts -----------------------------------------------------------------------------------------------------------
 
 
-def _load(path: str, shown: str, rename: Mapping[str, str] | None, where: str, skip_bad: bool,
-          derive: bool = False) -> Any:  # fmt: skip
+def _load(path: str, shown: str, rename: Mapping[str, str], skip_bad: bool) -> Any:
     """The door of isoflop.read; what it says names the table as the page does, and no path of the server."""
     from isoflop._runs import load
 
     try:
-        table = load(path, rename=dict(rename or {}), skip_bad=skip_bad)
+        table = load(path, rename=dict(rename), skip_bad=skip_bad)
     except RunsError as error:
         raise RunsError(str(error).replace(path, shown)) from error
-    table = replace(table, where_from=replace(table.where_from, files=(shown,)))
-    return load(_with_tokens(table) if derive else table, where=where or None, skip_bad=skip_bad)
+    refused = [r._replace(file=shown) for r in table.refused]
+    return replace(table, where_from=replace(table.where_from, files=(shown,)), refused=refused)
 
 
 def _with_tokens(table: Any) -> Any:
@@ -187,20 +191,13 @@ def _with_tokens(table: Any) -> Any:
     return table.with_column("tokens", np.asarray(table["flops"], float) / (6.0 * np.asarray(table["params"], float)))
 
 
-def _reported(path: str, shown: str, law: str, rename: Mapping[str, str] | None, where: str, skip_bad: bool,
-              axis: Mapping[str, str] | None, target: str | None, hold_out: str, draws: int, seed: int,
-              fixed: Mapping[str, float] | None, derive: bool = False,
-              budgets: Sequence[float] = ()) -> tuple[Any, Any]:  # fmt: skip
-    from isoflop._find import names
-
-    _known_law(law, ["auto", *names("laws")])
-    table = _load(path, shown, rename, where, skip_bad, derive)
-    return _of_table(table, shown, law, axis, target, hold_out, draws, seed, fixed, budgets)
+def _saved(asked: Asked, table: Any, save: str) -> dict[str, Any]:
+    made, stack = _reported(asked, table)
+    made.fit.save(save)
+    return _views.fitted(made, stack, asked.shown)
 
 
-def _of_table(table: Any, shown: str, law: str, axis: Mapping[str, str] | None, target: str | None, hold_out: str,
-              draws: int, seed: int, fixed: Mapping[str, float] | None,
-              budgets: Sequence[float] = ()) -> tuple[Any, Any]:  # fmt: skip
+def _reported(asked: Asked, table: Any, budgets: Sequence[float] = ()) -> tuple[Any, Any]:
     """(report, stack of `auto` or None). With auto, figures and plans follow the law of most weight, fitted alone."""
     from isoflop._fit import fit, usable_rows
     from isoflop._law import get_law
@@ -208,22 +205,39 @@ def _of_table(table: Any, shown: str, law: str, axis: Mapping[str, str] | None, 
     from isoflop._report import report
     from isoflop._where import parse_where
 
-    held = None
-    if hold_out:
-        mask = parse_where(hold_out).mask(table.columns)
+    held, stack, axis = None, None, dict(asked.axis) or None
+    chosen = None if asked.law == "auto" else get_law(asked.law, axis=axis, target=asked.target)
+    if asked.skip_bad:
+        table = _good_rows(table, chosen, asked)
+    if asked.hold_out:
+        mask = parse_where(asked.hold_out).mask(table.columns)
         if not mask.any() or mask.all():
-            raise ValueError(f"the hold-out takes {int(mask.sum())} of {len(table)} rows; leave some on each side")
+            raise ValueError(
+                f"{asked.shown}: the hold-out takes {int(mask.sum())} of {len(table)} rows; leave some on each side"
+            )
         table, held = table.select(~mask), table.select(mask)
-    stack, axis = None, dict(axis or {}) or None
-    if law == "auto":
-        stack = fit("auto", table, axis=axis["x"] if axis and "x" in axis else None, target=target, seed=seed)
+    if chosen is None:
+        stack = fit("auto", table, axis=asked.axis.get("x"), target=asked.target, seed=asked.seed)
         chosen = stack.law
-    else:
-        chosen = get_law(law, axis=axis, target=target)
-    made = fit(chosen, table, draws=draws, seed=seed)
+    made = fit(chosen, table, draws=asked.draws, seed=asked.seed)
     usable, _ = usable_rows(made.law, table, get_objective(made.law.objective))
-    hold = dict(fixed or {}) or _held_columns(made.law, usable)
-    return report(made, usable, held_out=held, budgets=budgets, fixed=hold, title=f"{made.law.name} on {shown}"), stack
+    fixed = dict(asked.fixed) or _held_columns(made.law, usable)
+    title = f"{made.law.name} on {asked.shown}"
+    return report(made, usable, held_out=held, budgets=budgets, fixed=fixed, title=title), stack
+
+
+def _good_rows(table: Any, law: Any, asked: Asked) -> Any:
+    """The rows that a law (None: those of `auto`) can use, as `isoflop fit --skip-bad` finds them."""
+    from isoflop._fit import usable_rows
+    from isoflop._objective import get_objective
+    from isoflop._runs import check
+
+    if law is not None:
+        return usable_rows(law, table, get_objective(law.objective), skip_bad=True)[0]
+    both = ["params", "tokens"] if {"params", "tokens"} <= set(table.columns) else ["flops"]
+    need = [asked.axis["x"]] if "x" in asked.axis else both
+    target = asked.target or "loss"
+    return check(table, need=need, target=target, positive=[*need, target], skip_bad=True)
 
 
 def _held_columns(law: Any, table: Any) -> dict[str, float]:
@@ -232,12 +246,6 @@ def _held_columns(law: Any, table: Any) -> dict[str, float]:
     if len(law.table_columns) == 1 or not counted & set(law.table_columns):
         return {}
     return {c: float(np.max(np.asarray(table[c], float))) for c in law.table_columns if c not in counted}
-
-
-def _known_law(law: str, known: Sequence[str]) -> None:
-    """Only laws of the package: "file.py:name" would run code."""
-    if law not in known:
-        raise LookupError(f"no law named {law[:60]!r}")
 
 
 def _column(name: str, values: np.ndarray) -> dict[str, Any]:
@@ -265,23 +273,20 @@ def _meant(names: Sequence[str]) -> dict[str, str]:
     """Our name -> the table's column that is known to mean it, for columns that are not there under our name."""
     from isoflop._columns import ALIASES
 
-    folded = {name.casefold().replace("_", ""): name for name in reversed(names)}
+    def plain(name: str) -> str:
+        return re.sub(r"[\W_]+", "", name.casefold())
+
+    folded = {plain(name): name for name in reversed(names)}
     out: dict[str, str] = {}
     for ours, theirs in ALIASES.items():
-        for alias in theirs if ours not in names else ():
-            if (found := folded.get(alias.casefold().replace("_", ""))) and found not in (*ALIASES, *out.values()):
+        for alias in (ours, *theirs) if ours not in names else ():
+            if (found := folded.get(plain(alias))) and found not in (*ALIASES, *out.values()):
                 out[ours] = found
                 break
     return out
 
 
-def _testtime(table: Any) -> dict[str, Any] | None:
-    from isoflop.page import _testtime
-
-    return _testtime.figure(table)
-
-
 _JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "open": open_table, "fit": fit_table, "page": page_file, "groups": fit_groups, "compare": compare_fits,
-    "suggest": suggest, "paper": check_paper, "plan": plan,
+    "suggest": suggest, "paper": check_paper, "plan": _slide.plan,
 }  # fmt: skip

@@ -3,7 +3,7 @@
 import { get, post, follow } from "./api.js";
 import { $, calm, complain, fill, h } from "./dom.js";
 import { themes } from "./plots.js";
-import { added, load, state } from "./state.js";
+import { added, again, load, state } from "./state.js";
 import * as compare from "./compare.js";
 import * as fit from "./fit.js";
 import * as next from "./next.js";
@@ -14,8 +14,11 @@ import * as testtime from "./testtime.js";
 const VIEWS = { fit, plan, compare, next, testtime, papers };
 const TITLES = { fit: "Fit", plan: "Plan", compare: "Compare", next: "Next runs", testtime: "Test time", papers: "Papers" };
 
+const JOBS = { fit: "Fit", groups: "Fits of the recipes", compare: "Comparison", suggest: "Suggestion of runs",
+  page: "Page of the whole view", paper: "Claims of a paper" };
+
 async function show() {
-  const [name] = location.hash.slice(1).split("/");
+  const [name, ...rest] = location.hash.slice(1).split("/");
   const view = VIEWS[name] ?? fit;
   const key = VIEWS[name] ? name : "fit";
   document.title = `${TITLES[key]} · isoflop`;
@@ -25,13 +28,19 @@ async function show() {
   }
   document.querySelector("nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
   calm();
+  const place = h("div");  // of this visit: what an earlier one still waits for is shown nowhere
+  fill($("view"), place);
   try {
-    await view.show($("view"), location.hash.slice(1).split("/").slice(1).map(decodeURIComponent).join("/"));
+    await view.show(place, rest.map(decoded).join("/"));
   } catch (error) {
     if (error.status === 401) return restart();
-    complain(error);
+    if (place.isConnected) complain(error);
   }
   document.documentElement.dataset.view = key;
+}
+
+function decoded(text) {
+  try { return decodeURIComponent(text); } catch { return text; }
 }
 
 // Where a token is needed: it stands after # in the address that the server printed, or is given by hand
@@ -70,7 +79,7 @@ async function start() {
   await show();
   document.documentElement.dataset.ready = "yes";
   for (const job of state.jobs) {  // what a reload left running
-    follow(job, job.what === "fit" ? "Fit" : "Work").then(async result => {
+    follow(job, JOBS[job.what]).then(async result => {
       if (!["fit", "groups"].includes(job.what)) return;
       added((await get("/api/state")).fits.find(f => f.id === result.id));
       if (document.documentElement.dataset.view === "fit") await show();
@@ -80,5 +89,15 @@ async function start() {
 
 document.querySelector(".skip").addEventListener("click", event => { event.preventDefault(); $("main")?.focus(); });
 themes();
-addEventListener("hashchange", show);
+history.scrollRestoration = "manual";
+addEventListener("hashchange", async () => {
+  scrollTo(0, 0);
+  await show();
+  if (document.activeElement === document.body) $("main")?.focus({ preventScroll: true });
+});
+addEventListener("focus", async () => {
+  if (!(await again().catch(() => false))) return;  // a server that does not answer is told when it is asked for something
+  await show();
+  complain("The fit that was shown is forgotten: another tab did so, or nobody used this session for long.");
+});
 start();

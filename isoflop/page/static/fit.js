@@ -24,7 +24,11 @@ function panel(side) {
   const choose = select([{ value: "", label: names.length ? "Choose a table" : "No table here yet" }, ...names], form.table ?? "", { id: "table" });
   choose.addEventListener("change", () => choose.value && open(choose.value));
   const file = h("input", { type: "file", id: "file", class: "unseen", accept: ".csv,.tsv,.jsonl,.ndjson,.json,.parquet",
-    onchange: () => file.files[0] && take(file.files[0]) });
+    onchange: () => {
+      const [one] = file.files;
+      file.value = "";  // else the same file, mended, could not be chosen again
+      if (one) take(one);
+    } });
   const drop = h("label", { class: "drop", for: "file", id: "drop" }, h("b", {}, "Drop a file here"), " or choose one",
     h("small", {}, `CSV, TSV, JSON lines, JSON or Parquet, up to ${state.limits.upload >> 20} MB`));
   for (const name of ["dragover", "dragenter"]) drop.addEventListener(name, e => { e.preventDefault(); drop.classList.add("over"); });
@@ -94,7 +98,7 @@ function choices(found) {
 function preview(found) {
   const grid = { header: found.columns.map(c => c.name), rows: found.head, count: found.rows };
   const gone = Object.entries(found.left_out).map(([why, n]) => `; ${n} left out (${why})`).join("");
-  const bad = found.refused_count > 0 && h("p", { class: "refused" }, `${found.refused_count} rows cannot be read, the first being ${found.refused[0]}. To fit the others tick Leave bad rows out.`);
+  const bad = found.refused_count > 0 && h("p", { class: "refused" }, `${found.refused_count} ${found.refused_count === 1 ? "row" : "rows"} cannot be read, the first being ${found.refused[0]}. To fit the others tick Leave bad rows out.`);
   return [h("p", { class: "fine" }, `${found.rows} rows, ${found.columns.length} columns${gone}.`), bad,
     h("details", {}, h("summary", {}, "First rows"), table(grid, `First rows of ${found.name}.`))];
 }
@@ -105,15 +109,18 @@ function roleFields(found, law, names) {
   if (law.name === "auto") wanted.push("flops");
   form.roles ??= {};
   const known = new Set(found.columns.map(c => c.name));
+  const options = found.columns.map(c => ({ value: c.name, label: c.kind === "number" ? c.name : `${c.name} (${c.kind})` }));
   const made = wanted.map(c => {
     const guess = known.has(c) ? c : found.meant[c] ?? (/^x\d?$/.test(c) ? found.meant.flops ?? (known.has("flops") ? "flops" : names[0]) : "");
     const absent = c === "flops" ? "counted as 6ND" : c === "tokens" ? "flops / (6 params)" : "derived, if it can be";
-    const pick = select([{ value: "", label: absent }, ...names], form.roles[c] ?? guess, { id: `role-${c}` });
+    const pick = select([{ value: "", label: absent }, ...options], form.roles[c] ?? guess, { id: `role-${c}` });
     form.roles[c] = pick.value;
     pick.addEventListener("change", () => { form.roles[c] = pick.value; remember({ form }); });
     return field(c, pick);
   });
-  const metric = select(names, form.target ?? (names.includes(law.target) ? law.target : found.meant[law.target] ?? names.at(-1)), { id: "target" });
+  const taken = new Set(Object.values(form.roles));
+  const other = names.filter(n => !taken.has(n)).at(-1) ?? options.at(-1).value;
+  const metric = select(options, form.target ?? (known.has(law.target) ? law.target : found.meant[law.target] ?? other), { id: "target" });
   form.target = metric.value;
   metric.addEventListener("change", () => { form.target = metric.value; remember({ form }); });
   return h("fieldset", {}, h("legend", {}, "Axes: the table's column for each"), made, field("fitted metric", metric));
@@ -138,7 +145,7 @@ function more(found) {
 // The columns chosen, as the server takes them: a law's own letters are bound, known names are renamed
 function request(found) {
   const law = lawOf(form.law), rename = {}, axis = {}, known = new Set(found.columns.map(c => c.name));
-  const whole = text => { const value = parse(text ?? ""); return Number.isInteger(value) ? value : undefined; };
+  const whole = (text, usual) => text?.trim() ? parse(text) : usual;
   const shown = state.laws.length && law.name !== "auto" ? new Set(law.columns) : new Set(["params", "tokens", "flops"]);
   for (const [ours, theirs] of Object.entries(form.roles ?? {})) {
     if (!theirs || !(shown.has(ours) || ours === "flops")) continue;
@@ -150,7 +157,7 @@ function request(found) {
   }
   const target = rename[form.target] ?? form.target;
   const out = { table: found.id, law: form.law, rename, axis, where: form.where ?? "", hold_out: form.hold_out ?? "",
-    by: form.by ?? "", derive: law.columns.includes("tokens") && form.roles.tokens === "", skip_bad: form.skip_bad === true, draws: whole(form.draws) ?? 200, seed: whole(form.seed) ?? 0 };
+    by: form.by ?? "", derive: law.columns.includes("tokens") && form.roles.tokens === "", skip_bad: form.skip_bad === true, draws: whole(form.draws, 200), seed: whole(form.seed, 0) };
   return target && target !== law.target ? { ...out, target } : out;
 }
 

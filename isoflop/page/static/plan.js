@@ -22,32 +22,37 @@ const WORDS = { usd: "price (USD)", gpu_hours: "GPU hours", hours: "hours", flop
   tokens: "training tokens", train_flops: "training (FLOP)", serve_flops: "serving (FLOP)", effective_tokens: "tokens' worth, distinct",
   epochs: "passes over the data", devices: "devices", batch_tokens: "batch (tokens)", memory_gb: "memory of one device (GB)", shard: "split over devices",
   regret: "lost if the draw is right" };
+const DEVICE = ["device", "precision", "usd_per_hour", "memory_gb", "mfu"];
+const KNOWN = new Set([...Object.keys(BUDGETS), ...LIMITS.map(([name]) => name), ...DEVICE]);  // of any fit
 const STEPS = 400;
-let made, shown, asked = {}, waiting = false, busy = false;
+let here, made, shown, asked = {}, waiting = false, busy = false;
 
 export async function show(place) {
+  here = place;
   const fit = current();
   if (!fit) return fill(place, h("main", { id: "main", class: "alone" }, nothing("Nothing is fitted yet", "A plan follows from a fit.", h("a", { class: "button main", href: "#fit" }, "Fit a table"))));
   made = await view(fit.id);
-  asked = { ...(state.kept.constraints ?? {}) };
+  asked = Object.fromEntries(Object.entries(state.kept.constraints ?? {}).filter(([k]) => KNOWN.has(k) || made.columns.includes(k)));
   const side = h("aside", { class: "side", "aria-label": "Budget and constraints" });
   const main = h("main", { id: "main", tabindex: "-1" });
   fill(place, h("div", { class: "split" }, side, main));
   const spec = made.figures.find(f => f.id === "compute") ?? made.figures.find(f => f.id === "curve");
   shown = spec && figure(spec, made.title, "What a budget buys");
-  fill(main, h("div", { class: "head" }, h("h1", {}, `Plan by ${made.title}`)), h("div", { id: "plan" }),
+  fill(main, h("div", { class: "head" }, h("h1", {}, `Plan by ${made.title}`)), h("div", { id: "cards" }),
     shown, h("div", { id: "limits" }));
   if (made.columns.length === 1) oneColumn(side);
   else constraints(side);
   await slide();
 }
 
+const again = () => show(here).catch(complain);
+
 // ---- the sliders
 
 function oneColumn(side) {
   const column = made.columns[0], [low, high] = made.spans[column];
   asked = { [column]: asked[column] ?? high * 10 };
-  fill(side, h("h2", {}, "Where"), state.fits.length > 1 && chooser(() => show($("view"))), slider(column, column, low, high * 1e4, "", true));
+  fill(side, h("h2", {}, "Where"), state.fits.length > 1 && chooser(again), slider(column, column, low, high * 1e4, "", true));
 }
 
 function constraints(side) {
@@ -56,13 +61,13 @@ function constraints(side) {
   for (const name of Object.keys(BUDGETS)) if (name !== unit) delete asked[name];
   asked[unit] ??= Math.sqrt(low * high);
   const pick = select(Object.entries(BUDGETS).map(([value, label]) => ({ value, label })), unit, { id: "unit" });
-  pick.addEventListener("change", () => { remember({ unit: pick.value, constraints: without(Object.keys(BUDGETS)) }); show($("view")); });
+  pick.addEventListener("change", () => { remember({ unit: pick.value, constraints: without(Object.keys(BUDGETS)) }); again(); });
   const others = made.columns.filter(c => c in made.fixed);
-  fill(side, h("h2", {}, "Budget"), state.fits.length > 1 && chooser(() => show($("view"))), field("Counted in", pick),
+  fill(side, h("h2", {}, "Budget"), state.fits.length > 1 && chooser(again), field("Counted in", pick),
     slider(unit, "Budget", low, high, "training and serving together", true),
     others.length > 0 && [h("h2", {}, "Held"), others.map(c => slider(c, c, made.spans[c][0], made.spans[c][1] * 100, "", true, made.fixed[c]))],
     folded("Constraints", LIMITS.some(([name]) => name in asked), LIMITS.map(([name, words, from, to, hint]) => slider(name, words, from, to, hint))),
-    folded("Device", ["device", "precision", "usd_per_hour", "memory_gb", "mfu"].some(name => name in asked), devices()), h("button", { type: "button", class: "quiet", onclick: () => { remember({ constraints: {} }); show($("view")); } }, "No constraints"));
+    folded("Device", DEVICE.some(name => name in asked), devices()), h("button", { type: "button", class: "quiet", onclick: () => { remember({ constraints: {} }); again(); } }, "No constraints"));
 }
 
 // On a phone what is not used is folded, so that the budget and the plan are seen together
@@ -152,7 +157,7 @@ async function slide() {
 }
 
 function tell(found) {
-  const place = $("plan");
+  const place = $("cards");
   if (!place) return;
   if (!found.feasible) {
     fill(place, h("p", { class: "refused" }, found.why));

@@ -11,6 +11,14 @@ export async function load() {
   Object.assign(state, await get("/api/laws"));
 }
 
+// What another tab of this session opened, fitted or forgot; whether the fit that is shown is gone
+export async function again() {
+  const before = current()?.id;
+  const { tables, fits } = await get("/api/state");
+  Object.assign(state, { tables, fits });
+  return before !== undefined && !fits.some(f => f.id === before);
+}
+
 let later;
 export function remember(news) {
   Object.assign(state.kept, news);
