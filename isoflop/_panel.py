@@ -139,7 +139,10 @@ def refit(problem: Problem, theta: np.ndarray, shared: Prior) -> Modes:
     p, tables = problem.n_coef, len(theta)
     hessian = _likelihood(problem, theta)[1][:, :p, :p]
     precision = shared.precision[:, :p, :p]
-    fitted = np.trace(np.linalg.solve(hessian + precision, hessian), axis1=1, axis2=2)
+    try:
+        fitted = np.trace(np.linalg.solve(hessian + precision, hessian), axis1=1, axis2=2)
+    except np.linalg.LinAlgError as error:
+        raise ValueError("the rows are too alike to weigh laws on; give rows that differ in size and data") from error
     step = np.zeros_like(theta)
     step[:, p] = np.minimum(fitted, 0.9 * (problem.weights > 0).sum(axis=1))
     prior = Prior(shared.centre + np.linalg.solve(shared.precision, step[:, :, None])[:, :, 0], shared.precision)

@@ -333,3 +333,8 @@ def test_the_page_on_choosing_runs(tmp_path, monkeypatch):
     scope: dict = {}
     for block in blocks:
         exec(block, scope)
+
+
+def test_rows_that_are_all_alike_are_refused():
+    with pytest.raises(ValueError, match="too alike to weigh laws on"):
+        isoflop.fit("auto", {"flops": [1e18] * 8, "loss": [3.0] * 8})
