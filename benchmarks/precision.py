@@ -30,7 +30,7 @@ from isoflop.levers.precision.round_nearest import round_nearest
 from isoflop.levers.precision.training import _train
 from isoflop.levers.precision.training._cast import Cast
 from isoflop.levers.precision.training._layers import Recipe, extra_flops, lower
-from isoflop.levers.precision.training._learned import LearnedStep, classifier
+from isoflop.levers.precision.training._learned import LearnedStep, Vision, classifier
 from isoflop.levers.precision.training._train import trained
 from isoflop.levers.precision.training.coat import stored
 from isoflop.levers.precision.training.fp4_training import fp4_training
@@ -174,20 +174,30 @@ FP8 = {
     "fp8_group": fp8_training(smooth=True, moments="fp8_group"),
     "fp8_coat": fp8_training(smooth=True, moments="coat"),
 }
+MIXED = {
+    "fp8_coat": FP8["fp8_coat"],
+    "by_group": fp8_training(smooth=True, moments="coat", nonlinear=16),
+    "by_tensor": fp8_training(smooth=True, moments="coat", nonlinear=-1),
+}
 
 
-def fp8(seeds: int) -> pd.DataFrame:
+def fp8(seeds: int, recipes: dict[str, Recipe] = FP8) -> pd.DataFrame:
     """Held-out loss of a small transformer of the ladder, 48 steps, by recipe."""
     rows = []
     for seed in range(seeds):
         row: Row = {"figure": "loss", "seed": seed}
         began = time.process_time()
-        for name, recipe in FP8.items():
+        for name, recipe in recipes.items():
             model, made = trained(LADDER, LADDER.ladder()[0], recipe, seed=seed)
             row[name] = made["loss"]
         row |= {"alignment": swiglu_alignment(model)["largest"], "params": made["params"], "tokens": made["tokens"]}
         rows.append({**row, "cpu_seconds": round(time.process_time() - began, 1)})
     return pd.DataFrame(rows)
+
+
+def mixed(seeds: int) -> pd.DataFrame:
+    """The same with inputs of norms and of the gate in E4M3 too, a scale for each 16 values or one a tensor (COAT)."""
+    return fp8(seeds, MIXED)
 
 
 def moments(seeds: int) -> pd.DataFrame:
@@ -274,6 +284,33 @@ def _oscillating(way: str, *, seed: int) -> Row:
         back.append(meter.update())
     return {"swings": float(np.mean(back[200:320])), "swings_end": float(np.mean(back[360:])), "share": meter.share(),
             **scored(model, x[1300:], y[1300:])}  # fmt: skip
+
+
+def query_key(seeds: int) -> pd.DataFrame:
+    """A vision transformer of 18,000 weights on digits in 16 patches, inner weights of 2 to 4 bits, 400 steps: queries
+    and keys as two rounded matrices, or their product rounded. swings: of what is rounded of queries and keys alone.
+    """
+    rows = []
+    for seed, bits in itertools.product(range(seeds), (2, 3, 4)):
+        found = {way: _viewing(bits, product=way == "product", seed=seed) for way in ("factors", "product")}
+        for figure in found["factors"]:
+            rows.append({"figure": figure, "bits": bits, "seed": seed, **{way: v[figure] for way, v in found.items()}})
+    return pd.DataFrame(rows)
+
+
+def _viewing(bits: int, *, product: bool, seed: int) -> Row:
+    x, y = digits(seed=seed)
+    x = x.view(-1, 4, 2, 4, 2).transpose(2, 3).reshape(-1, 16, 4)
+    model = ofq(Vision(patches=16, pixels=4, classes=10, seed=seed), bits=bits, query_key=product)
+    optimizer, back = torch.optim.Adam(model.parameters(), lr=2e-3), []
+    meters = [Oscillation(part) for block in model.blocks
+              for part in ([block.product] if product else [block.query, block.key])]  # fmt: skip
+    for picked in batches(1300, size=64, steps=400, seed=seed):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[picked]), y[picked]).backward()
+        optimizer.step()
+        back.append(np.mean([meter.update() for meter in meters]))
+    return {"swings": float(np.mean(back[300:])), **scored(model, x[1300:], y[1300:])}
 
 
 ANGLES = (0.0, 15.0, 30.0, 45.0, 60.0)
@@ -429,7 +466,8 @@ def grid_tables(runs: Path) -> dict[str, pd.DataFrame]:
 
 EXPERIMENTS: dict[str, tuple[Callable[[int], pd.DataFrame], int]] = {
     "swiglu": (swiglu, 5), "moments": (moments, 5), "unit_scaling": (unit_scaling, 5), "gemm": (gemm, 1),
-    "oscillation": (oscillation, 5), "domains": (domains, 5), "fp4": (fp4, 3), "fp8": (fp8, 8), "recipes": (recipes, 3),
+    "oscillation": (oscillation, 5), "query_key": (query_key, 3), "domains": (domains, 5), "fp4": (fp4, 3),
+    "fp8": (fp8, 8), "mixed": (mixed, 5), "recipes": (recipes, 3),
 }  # fmt: skip
 
 

@@ -11,99 +11,27 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'isoflop[torch]'")
 pytest.importorskip("safetensors")
 
+from _precision_models import (  # noqa: E402
+    METHODS,
+    MODELS,
+    changed,
+    classifier,
+    gpt,
+    gpt2,
+    ids,
+    one_thread,  # noqa: F401
+    quantise,
+)
 from torch import nn  # noqa: E402
 
 from isoflop import _find  # noqa: E402
-from isoflop._lever import check_lever, sweep  # noqa: E402
-from isoflop.levers.precision import Precision  # noqa: E402
 from isoflop.levers.precision._apply import Target, target  # noqa: E402
 from isoflop.levers.precision._calibrate import cut, reduced  # noqa: E402
-from isoflop.levers.precision._folder import load_model, load_quantised, parted, save_quantised, windows  # noqa: E402
 from isoflop.levers.precision._inject import inject_outliers  # noqa: E402
 from isoflop.levers.precision._linear import Acts, shared_maxima  # noqa: E402
 from isoflop.levers.precision._plain import plain  # noqa: E402
-from isoflop.levers.precision._reconstruct import Learning  # noqa: E402
 from isoflop.levers.precision._sites import find_sites, outputs  # noqa: E402
-from isoflop.levers.precision._work import Work  # noqa: E402
 from isoflop.levers.train._gpt import GPT  # noqa: E402
-from isoflop.levers.train._shape import Shape  # noqa: E402
-
-METHODS = _find.names("levers/precision")
-SHORT = Learning(steps=3, rate=1e-3, seed=0)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def gpt(seed=0):
-    """A ladder model, its gains and weights moved off their start so that nothing is 1 by accident."""
-    model = GPT(Shape(width=24, depth=2, vocab=40), context=16, seed=seed)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in model.parameters():
-            p.mul_(1 + 0.2 * torch.randn(p.shape, generator=generator))
-    return model.eval()
-
-
-def ids(rows=4, time=16, seed=1, vocab=40):
-    return torch.randint(0, vocab, (rows, time), generator=torch.Generator().manual_seed(seed))
-
-
-def knobs(method):
-    return {"learning": SHORT} if method == "lrq" else {}
-
-
-def quantise(method, model, wanted, **more):
-    return _find.get("levers/precision", method)(model, [ids()], target=wanted, **knobs(method), **more)
-
-
-def changed(a, b):
-    return float((a - b).abs().max() / a.abs().max())
-
-
-def hugging_face(name, **more):
-    transformers = pytest.importorskip("transformers")
-    config = getattr(transformers, f"{name}Config")(
-        vocab_size=40, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4, **more
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def gpt2():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
-        vocab_size=40, n_embd=24, n_layer=2, n_head=4, n_positions=32, bos_token_id=0, eos_token_id=0
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return transformers.AutoModelForCausalLM.from_config(config).eval()
-
-
-def classifier():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return nn.Sequential(
-            nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 32), nn.Tanh(), nn.LayerNorm(32), nn.Linear(32, 5)
-        ).eval()
-
-
-MODELS = {
-    "ladder": gpt,
-    "llama": lambda: hugging_face("Llama", num_key_value_heads=4),
-    "grouped heads": lambda: hugging_face("Llama", num_key_value_heads=2),
-    "qwen2": lambda: hugging_face("Qwen2", num_key_value_heads=4),
-    "gemma": lambda: hugging_face("Gemma", num_key_value_heads=4, head_dim=6),
-    "neox": lambda: hugging_face("GPTNeoX"),
-    "gpt2": gpt2,
-}
-
 
 # -- functions that stay what they are ------------------------------------------------------------------------------
 
@@ -243,23 +171,6 @@ def test_with_outliers_the_methods_win_and_the_largest_wins_are_large():
     assert error["aqas"] < 0.3 * error["round_nearest"]
 
 
-def test_learning_lowers_a_blocks_error_and_starts_at_rounding():
-    model = gpt()
-    lrq = _find.get("levers/precision", "lrq")
-    start = lrq(model, [ids()], target=target(3, group=0), learning=Learning(0, 1e-3, 0))[1]
-    learned = lrq(model, [ids()], target=target(3, group=0), learning=Learning(40, 3e-3, 0))[1]
-    full = lrq(model, [ids()], target=target(3, group=0), rank=0, learning=SHORT)[1]
-    nearest, made = (plain(quantise("round_nearest", model, target(3, group=0))[0]), None)
-    assert start.layers[0]["error"] == pytest.approx(start.layers[0]["error_nearest"])
-    assert learned.layers[0]["error"] < 0.8 * learned.layers[0]["error_nearest"]
-    assert learned.layers[0]["learned"] > 0
-    assert full.layers[0]["learned"] != learned.layers[0]["learned"]
-    made = lrq(model, [ids()], target=target(3, group=0), learning=Learning(0, 1e-3, 0))[0]
-    assert changed(outputs(nearest, ids()), outputs(made, ids())) < 1e-3
-    with pytest.raises(ValueError, match="lrq learns roundings to whole numbers"):
-        lrq(model, [ids()], target=Target("fp4_e2m1"))
-
-
 # -- rounding of inputs ---------------------------------------------------------------------------------------------
 
 
@@ -334,30 +245,6 @@ def test_calibration_is_cut_to_the_tasks_length():
     assert report.knobs["length"] == 4
 
 
-@pytest.mark.parametrize("method", ["awq", "lrq"])
-def test_work_is_taken_up_where_it_stopped(method, tmp_path, monkeypatch):
-    model, wanted = gpt(), target(3, group=8)
-    whole = quantise(method, model, wanted)[0]
-    stopped, keep = [], Work.keep
-
-    def interrupted(self, name, parts):
-        keep(self, name, parts)
-        stopped.append(name)
-        if len(stopped) == 2:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(Work, "keep", interrupted)
-    if method == "lrq":  # two blocks: stop after the first
-        stopped.append("")
-    with pytest.raises(KeyboardInterrupt):
-        quantise(method, model, wanted, work=Work(tmp_path))
-    monkeypatch.setattr(Work, "keep", keep)
-    resumed = quantise(method, model, wanted, work=Work(tmp_path))[0]
-    assert torch.equal(outputs(whole, ids(seed=9)), outputs(resumed, ids(seed=9)))
-    with pytest.raises(ValueError, match="unfinished work of other settings"):
-        quantise(method, model, target(4, group=8), work=Work(tmp_path))
-
-
 def test_what_cannot_be_is_told():
     for method in ("outlier_tune", "runtime_smooth", "granq"):
         with pytest.raises(ValueError, match="rounds inputs"):
@@ -382,121 +269,6 @@ def test_a_classifier_is_measured_by_its_labels():
     assert report.accuracy_before == 1.0
     assert report.accuracy > 0.9
     assert "held-out accuracy" in str(report)
-
-
-# -- folders and verbs ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def text(tmp_path):
-    path = tmp_path / "text.txt"
-    path.write_bytes(bytes(ids(1, 1500).reshape(-1).tolist()))
-    return path
-
-
-@pytest.fixture
-def own(tmp_path):
-    """A ladder model as isoflop exports it."""
-    from isoflop.levers.think._model_files import save_model
-
-    shape = Shape(width=24, depth=2, vocab=40)
-    weights = {name: p.detach().numpy() for name, p in gpt().named_parameters()}
-    save_model(tmp_path / "own", weights, shape=shape, facts={"context": 16, "tokenizer": "bytes"})
-    return tmp_path / "own"
-
-
-def test_the_verb_quantises_and_what_it_wrote_computes_the_same(run, own, text, tmp_path):
-    out = tmp_path / "out"
-    said = run.json("quantize", own, "--method", "smooth_rot", "--bits", 4, "--group", 8, "--acts", 8, "--text", text,
-                    "--out", out, "--set", "where=all", "--calibration", 4, "--heldout", 8)  # fmt: skip
-    assert said["arithmetic"] == "simulated"
-    assert said["bits_acts"] > 8
-    assert not (out / ".unfinished").exists()
-    model, read = load_model(own)
-    found = windows(read, text, context=16)
-    batches, held = parted(found, calibration=4, heldout=8)
-    made, report = _find.get("levers/precision", "smooth_rot")(
-        model, batches, target=target(4, 8, group=8), heldout=held, where="all"
-    )
-    loaded, _ = load_quantised(out)
-    assert torch.equal(outputs(loaded, held[:, :-1]), outputs(made, held[:, :-1]))
-    assert said["loss"] == pytest.approx(report.loss)
-    facts = json.loads((out / "quantization.json").read_text())
-    assert facts["arithmetic"] == "simulated"
-    assert facts["loads_as_is"] is False
-
-
-def test_a_hugging_face_folder_goes_in_and_out(text, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    hugging_face("Llama", num_key_value_heads=2, tie_word_embeddings=True).save_pretrained(tmp_path / "model")
-    model, read = load_model(tmp_path / "model")
-    batches, held = parted(windows(read, text, context=16), calibration=4, heldout=8)
-    made, report = _find.get("levers/precision", "awq")(model, batches, target=Target("nvfp4", fold=True))
-    save_quantised(tmp_path / "out", made, report, source=tmp_path / "model")
-    loaded, _ = load_quantised(tmp_path / "out")
-    assert torch.equal(outputs(loaded, held), outputs(made, held))
-    plain_awq, report = _find.get("levers/precision", "round_nearest")(model, batches, target=Target("int4", 8))
-    save_quantised(tmp_path / "as_is", plain_awq, report, source=tmp_path / "model")
-    assert json.loads((tmp_path / "as_is" / "quantization.json").read_text())["loads_as_is"]
-    by_theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "as_is").eval()
-    assert torch.equal(outputs(by_theirs, held).detach(), outputs(plain_awq, held))
-
-
-def test_the_door_is_shut_to_pickles_and_strangers(run, text, tmp_path):
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "config.json").write_text('{"model_type": "llama"}')
-    (tmp_path / "bad" / "pytorch_model.bin").write_bytes(b"pickle")
-    for folder, says in ((tmp_path / "bad", "can run code"), (tmp_path / "no", "no folder")):
-        done = run("quantize", folder, "--text", text, "--out", tmp_path / "o", code=2)
-        assert says in done.stderr
-        assert not (tmp_path / "o" / "model.safetensors").exists()
-
-
-TRAIN = {
-    "source": "zipf_words", "source_settings": {"words": 64, "exponent": 1.0, "word_length": 4, "letters": 8},
-    "sizes": [{"width": 8, "depth": 1}], "tokens": [640], "context": 16, "batch_tokens": 64, "warmup_steps": 3,
-    "eval_tokens": 1024, "curve_tokens": 256, "device": "cpu",
-}  # fmt: skip
-LEVER = Precision(
-    train=TRAIN, methods=("round_nearest", {"name": "awq", "label": "awq_4", "grid": 4}, "runtime_smooth"),
-    bits=((3, 16), (8, 8)), group=8, calibration_windows=4, heldout_windows=16,
-)  # fmt: skip
-
-
-def test_the_lever_keeps_its_contract_and_its_ladder_climbs():
-    assert [(s["bits_weights"], s["label"]) for s in LEVER.ladder()] == [
-        (3, "round_nearest"), (3, "awq_4"), (8, "round_nearest"), (8, "awq_4"), (8, "runtime_smooth"),
-    ]  # fmt: skip
-    report = check_lever(LEVER, dear=2)
-    assert report.repeats, report.problems
-
-
-def test_a_sweep_over_bits_returns_runs(tmp_path):
-    rows = sweep(LEVER, out=tmp_path, progress=False)
-    assert list(rows["status"]) == ["ok"] * 5
-    assert (rows["loss"] - rows["loss_before"]).to_numpy() == pytest.approx(rows["loss_increase"].to_numpy())
-    assert rows["loss_before"].nunique() == 1
-    mean = rows.groupby("bits_weights")["loss_increase"].mean()
-    assert abs(mean[8]) < abs(mean[3])
-    assert set(rows["tokens"]) == {640}
-
-
-@pytest.mark.parametrize(
-    ("table", "says"),
-    [
-        ('methds = ["awq"]', "did you mean 'methods'"),
-        ('folder = "m"', "needs text"),
-        ("", "give either train"),
-        ('methods = ["awk"]\n[train]\ndevice = "cpu"', "did you mean awq"),
-        ("bits = [[4]]\n[train]\ndevice = 'cpu'", "give pairs"),
-        ("[train]\nwidth = 3", "unknown key in train"),
-    ],
-)
-def test_a_wrong_sweep_file_is_told_so(tmp_path, table, says):
-    path = tmp_path / "sweep.toml"
-    path.write_text(table)
-    with pytest.raises(ValueError, match=says):
-        Precision.from_toml(path)
 
 
 def test_a_static_range_is_that_of_the_calibration_and_cuts_what_lies_beyond():
@@ -524,16 +296,3 @@ def test_another_design_of_the_ladder_is_refused_not_miscomputed():
     model.forward = lambda tokens: GPT.forward(model, tokens) * 2  # any function that is not the default's
     with pytest.raises(ValueError, match="only the ladder's default design"):
         plain(model)
-
-
-def test_one_trained_model_can_be_swept_from_its_folder(own, text, tmp_path):
-    lever = Precision(
-        folder=str(own), text=str(text), methods=("round_nearest",), bits=((3, 16), (8, 8)), group=8,
-        calibration_windows=4, heldout_windows=8,
-    )  # fmt: skip
-    rows = sweep(lever, out=tmp_path / "runs", progress=False)
-    assert list(rows["status"]) == ["ok", "ok"]
-    assert abs(rows["loss_increase"][1]) < abs(rows["loss_increase"][0])
-    text.write_bytes(text.read_bytes()[::-1])
-    with pytest.raises(ValueError, match="facts"):
-        sweep(lever, out=tmp_path / "runs", progress=False)

@@ -23,15 +23,16 @@ from isoflop.levers.precision._gemm import compared_rules, fit_gemm  # noqa: E40
 from isoflop.levers.precision._rounding import uniform  # noqa: E402
 from isoflop.levers.precision.training._cast import Cast, mixed, quick_round, slope  # noqa: E402
 from isoflop.levers.precision.training._layers import LowLinear, Recipe, channel_scale, extra_flops, lower  # noqa: E402
-from isoflop.levers.precision.training._learned import LearnedStep, classifier  # noqa: E402
+from isoflop.levers.precision.training._learned import LearnedStep, QueryKey, Vision, classifier  # noqa: E402
 from isoflop.levers.precision.training._train import new_model, trained  # noqa: E402
 from isoflop.levers.precision.training.coat import LowAdamW, coat, memory, power, stored  # noqa: E402
 from isoflop.levers.precision.training.fp4_training import fp4_training  # noqa: E402
 from isoflop.levers.precision.training.fp8_training import fp8_training  # noqa: E402
 from isoflop.levers.precision.training.gaqat import gaqat  # noqa: E402
-from isoflop.levers.precision.training.ofq import Oscillation, StatsStep, confident, hold, ofq, query_key  # noqa: E402
+from isoflop.levers.precision.training.ofq import Oscillation, StatsStep, confident, hold, ofq  # noqa: E402
 from isoflop.levers.precision.training.qat import Qat, increases, qat  # noqa: E402
 from isoflop.levers.precision.training.smooth_swiglu import alignment, smooth_swiglu, swiglu_alignment  # noqa: E402
+from isoflop.levers.train import Train  # noqa: E402
 
 TRAIN: dict[str, Any] = {
     "source": "zipf_words", "sizes": [{"width": 8, "depth": 1}], "tokens": [640], "context": 16, "batch_tokens": 64,
@@ -326,11 +327,37 @@ def test_annealing_moves_only_unsure_weights() -> None:
         assert moved.any()
 
 
-def test_query_key_products_give_the_same_scores() -> None:
-    q, k, x = normal(12, 12), normal(12, 12, seed=1), normal(5, 12, seed=2)
-    wanted = torch.einsum("thd,shd->hts", (x @ q.T).view(5, 3, 4), (x @ k.T).view(5, 3, 4))
-    got = torch.einsum("ti,hij,sj->hts", x, query_key(q, k, heads=3), x)
-    assert relative(got, wanted) < 1e-5
+def test_query_key_products_are_the_factors_scores_and_learn_through_them() -> None:
+    model, x = Vision(patches=5, pixels=4, classes=3, width=12, heads=3, seed=0), normal(6, 5, 4)
+    wanted = model(x).detach()
+    for block in model.blocks:
+        block.product = QueryKey(block.query, block.key, heads=block.heads)
+    assert relative(model(x).detach(), wanted) < 1e-5
+    ofq(model, bits=3, query_key=True)
+    meter = Oscillation(model)
+    assert len(meter.layers) == 2 * 5  # of each block: values, output, two of the ReLU layer, and the product
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    model(x).square().sum().backward()
+    assert all(block.query.weight.grad.abs().sum() > 0 for block in model.blocks)
+    optimizer.step()
+    meter.update()
+    hold(model, confident(model))
+    assert len(torch.unique(meter.codes[-1])) <= 2**3
+
+
+def test_mixed_granularity_rounds_norms_and_the_gate_and_costs_little() -> None:
+    lever = Train(**{k: tuple(v) if isinstance(v, list) else v for k, v in TRAIN.items()})
+    tokens = torch.arange(32).view(2, 16) % 8
+    plain, low = (new_model(lever, lever.ladder()[0], seed=0) for _ in range(2))
+    kept = Recipe(nonlinear=Cast("fp8_e4m3", 16))
+    lower(low, kept)
+    gap = relative(low(tokens).detach(), plain(tokens).detach())
+    assert 0 < gap < 0.1
+    low(tokens).sum().backward()
+    assert all(p.grad is not None for p in low.parameters())
+    recipe = fp8_training(nonlinear=16)
+    assert recipe.nonlinear == Cast("fp8_e4m3", 16)
+    assert fp8_training().nonlinear is None
 
 
 def guided(radius: float, threshold: float) -> tuple[Any, nn.Module, list[float]]:

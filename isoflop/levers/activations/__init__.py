@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 from isoflop.levers.train import Train
-from isoflop.levers.train._check import known
-from isoflop.levers.train._toml import declare, read
+from isoflop.levers.train._toml import declare, filled, read
 
 _LISTS = {"ladder": True}  # fields that only list settings: a sweep may be resumed with longer lists
 FUNCTIONS = ("relu", "silu")
@@ -53,7 +52,7 @@ class Activations:
     @cached_property
     def models(self) -> Train:
         """The `train` lever whose sizes, text and rates are used. Raises ValueError as a ladder file's reader does."""
-        return declare(Train, {k: list(v) if isinstance(v, tuple) else v for k, v in self.train.items()})
+        return declare(Train, self.train)
 
     def facts(self) -> dict[str, Any]:
         """Where the text came from, with its sha256: a sweep is not resumed on another text."""
@@ -85,11 +84,4 @@ class Activations:
     @classmethod
     def from_toml(cls, path: str | Path) -> Activations:
         """Read a sweep file; an unknown key is refused with the closest known one."""
-        return read(path, cls._declared)
-
-    @classmethod
-    def _declared(cls, table: dict[str, Any]) -> Activations:
-        for key in table:
-            known(key, [f.name for f in fields(cls)], what="key")
-        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-        return cls(**lists)
+        return read(path, partial(filled, cls))

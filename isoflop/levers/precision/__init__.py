@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +13,7 @@ from typing import Any, ClassVar
 from isoflop import _find
 from isoflop.levers.precision.training.qat import Qat
 from isoflop.levers.train import Train
-from isoflop.levers.train._check import known
+from isoflop.levers.train._toml import filled, read
 
 _LISTS = {"ladder": True}  # fields that only list settings: a sweep may be resumed with longer lists
 _ALL = ("round_nearest", "awq", "smoothquant", "aqas", "smooth_rot", "runtime_smooth", "outlier_tune")
@@ -71,11 +70,7 @@ class Precision:
     @cached_property
     def ladder_of_models(self) -> Train:
         """The `train` lever that makes the models. Raises ValueError for a field it has not."""
-        names = {f.name for f in fields(Train)}
-        for key in self.train:
-            known(key, names, what="key in train")
-        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.train.items()}
-        return Train(**lists)
+        return filled(Train, self.train, what="key in train")
 
     def facts(self) -> dict[str, Any]:
         """Where the text came from, with its sha256: a sweep is not resumed on another text."""
@@ -127,23 +122,13 @@ class Precision:
     @classmethod
     def from_toml(cls, path: str | Path) -> Precision | Qat:
         """Read a sweep file, one with `cells` as `Qat`; an unknown key is refused with the closest known."""
-        try:
-            table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"cannot read the sweep file {path}: {error.strerror}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ValueError(f"{path}: not valid TOML: {error}") from error
-        try:
-            if "cells" in table:
-                return Qat.from_table(table)
-            for key in table:
-                known(key, [f.name for f in fields(cls)], what="key")
-            if "bits" in table:
-                table["bits"] = tuple(tuple(pair) for pair in table["bits"])
-            given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
-            return cls(**given)
-        except (ValueError, LookupError) as error:
-            raise ValueError(f"{path}: {error}") from error
+        return read(path, cls._of_table)
+
+    @classmethod
+    def _of_table(cls, table: dict[str, Any]) -> Precision | Qat:
+        if "cells" in table:
+            return Qat.from_table(table)
+        return filled(cls, table | {"bits": [tuple(p) for p in table["bits"]]} if "bits" in table else table)
 
 
 def _named(one: str | dict[str, Any]) -> dict[str, Any]:

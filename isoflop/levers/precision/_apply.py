@@ -152,14 +152,17 @@ def quantise_sites(
     job: Job,
     heldout: Any = None,
     work: Work | None = None,
+    start: nn.Module | None = None,
 ) -> tuple[nn.Module, Report]:
     """Treat every site of a copy of the model as `decide` says; what every site-wise quantiser returns.
 
+    start: the same function with other weights (see `rotate_residual`), to treat instead.
     Raises ValueError where there is no linear layer, or folding changes the outputs (the model is of another make than
     its names say: give Target(fold=False)).
     """
     began, work = time.perf_counter(), work or Work()
-    made = plain(model)
+    made = plain(model if start is None else start)
+    params = sum(p.numel() for p in made.parameters())
     sites = find_sites(made, skip=job.target.skip, fold=job.target.fold)
     if not sites:
         raise ValueError(f"{type(model).__name__} has no linear layer to quantise")
@@ -172,7 +175,7 @@ def quantise_sites(
         _round_site(made, site, seen[site.name], treated, folded, job=job, units=units)
         for site, treated, folded in chosen
     )
-    return made, make_report(model, made, rows, job=job, heldout=heldout, gap=gap, began=began)
+    return made, make_report(model, made, rows, job=job, heldout=heldout, gap=gap, began=began, params=params)
 
 
 def _decide_all(
@@ -332,20 +335,21 @@ def make_report(
     heldout: Any,
     gap: float,
     began: float,
+    params: int | None = None,
 ) -> Report:
-    """The report of a quantised model from the rows of its sites."""
+    """The report of a quantised model from the rows of its sites; params: where it is stored with more than it had."""
     weights = sum(r["weights"] for r in rows)
     stored = sum(r["bits_weights"] * r["weights"] for r in rows)
-    params = sum(p.numel() for p in model.parameters())
+    before = sum(p.numel() for p in model.parameters())
     inputs = sum(r["inputs"] for r in rows)
     acts = [r["bits_acts"] * r["inputs"] for r in rows if r["bits_acts"] is not None]
     extra = sum(r["extra_bytes"] for r in rows)
-    bits = stored + 16 * (params - weights)
+    bits = stored + 16 * ((params or before) - weights)
     seconds = time.perf_counter() - began
     return Report(
         method=job.method, target=asdict(job.target), knobs=job.knobs, bits_weights=stored / weights,
-        bits_acts=sum(acts) / inputs if acts else None, bits_params=bits / params, bytes=round(bits / 8) + extra,
-        bytes_before=2 * params, flops=sum(r["flops"] for r in rows), extra_flops=sum(r["extra_flops"] for r in rows),
+        bits_acts=sum(acts) / inputs if acts else None, bits_params=bits / before, bytes=round(bits / 8) + extra,
+        bytes_before=2 * before, flops=sum(r["flops"] for r in rows), extra_flops=sum(r["extra_flops"] for r in rows),
         extra_bytes=extra, explicit=sum(r["explicit"] for r in rows), fold_error=gap, layers=rows, seconds=seconds,
         premise=premise([r["channel_ratio"] for r in rows]) if job.channels else None, **compared(model, made, heldout),
     )  # fmt: skip

@@ -162,7 +162,10 @@ def load_quantised(folder: str | Path) -> tuple[nn.Module, Read]:
     model, read = _empty(place, config)
     for name, layer in facts["layers"].items():
         put(model, name, QuantLinear.empty(layer))
-    missing, unknown = model.load_state_dict(load_file(place / "model.safetensors"), strict=False)
+    tensors, head = load_file(place / "model.safetensors"), getattr(model, "get_output_embeddings", lambda: None)()
+    if head is not None and sum(k.endswith(("embed_tokens.weight", "lm_head.weight")) for k in tensors) == 2:
+        head.weight = nn.Parameter(head.weight.detach().clone())  # a rotated model's is no longer the embedding
+    missing, unknown = model.load_state_dict(tensors, strict=False)
     if unknown or [key for key in missing if not key.endswith(("lm_head.weight", "embed_out.weight"))]:
         raise ValueError(f"{place}/model.safetensors does not hold the tensors of quantization.json")
     return model.requires_grad_(False).eval(), read

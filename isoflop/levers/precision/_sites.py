@@ -37,7 +37,7 @@ class _Rule:
     third: bool = False  # the last third of the producer's outputs
 
 
-_LLAMA = (  # Llama, Mistral, Qwen2, Qwen3, and the ladder's own
+LLAMA = (  # Llama, Mistral, Qwen2, Qwen3, and the ladder's own
     _Rule("input_layernorm", ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")),
     _Rule("self_attn.v_proj", ("self_attn.o_proj",)),
     _Rule("post_attention_layernorm", ("mlp.gate_proj", "mlp.up_proj")),
@@ -52,11 +52,16 @@ _NEOX = (
     _Rule("input_layernorm", ("attention.query_key_value",)),
     _Rule("post_attention_layernorm", ("mlp.dense_h_to_4h",)),
 )
-_RULES = (*_LLAMA, *_GPT2, *_NEOX)
+_RULES = (*LLAMA, *_GPT2, *_NEOX)
 
 # Norms that multiply by their weight as it is; Gemma's multiply by 1 + weight, and are not folded into.
-_NORMS = ("LayerNorm", "RMSNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+_RMS = ("RMSNorm", "LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 _PASSING = (nn.ReLU, nn.Dropout, nn.Identity, nn.LeakyReLU)  # f(x / s) = f(x) / s for s > 0
+
+
+def is_rms(module: nn.Module) -> bool:
+    """Whether it divides by the root mean square and multiplies by its weight, and does nothing else."""
+    return type(module).__name__ in _RMS
 
 
 def linear_names(model: nn.Module, skip: Sequence[str] = ()) -> list[str]:
@@ -98,7 +103,7 @@ def _site(modules: dict[str, Any], producer: str, linears: tuple[str, ...], rule
         start = 2 * made.out_features // 3 if rule.third else 0
         if made.out_features - start == length:
             return Site(name, linears, producer, (start, made.out_features), rule.gated)
-    elif type(made).__name__ in _NORMS and getattr(made, "weight", None) is not None:
+    elif (is_rms(made) or type(made).__name__ == "LayerNorm") and getattr(made, "weight", None) is not None:
         return Site(name, linears, producer)
     return Site(name, linears, gated=rule.gated)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,21 @@ from isoflop.levers.precision._calibrate import collect
 from isoflop.levers.precision._inject import channel_ratio, kurtosis, token_ratio
 from isoflop.levers.precision._linear import QuantLinear
 from isoflop.levers.precision._plain import part, plain, put
-from isoflop.levers.precision._reconstruct import Call, Learned, Learning, calls, find_blocks, first, relative_error
+from isoflop.levers.precision._reconstruct import (
+    Call,
+    Learned,
+    Learning,
+    block_outputs,
+    calls,
+    find_blocks,
+    relative_error,
+)
 from isoflop.levers.precision._report import Report
 from isoflop.levers.precision._sites import Site
 from isoflop.levers.precision._work import Parts, Work
 
 _TARGET = Target("int4", 0)
-_LEARNING = Learning(steps=300, rate=1e-3, seed=0)
+_LEARNING = Learning(steps=100, rate=5e-3, seed=0)
 
 
 def lrq(
@@ -38,17 +47,19 @@ def lrq(
     Source: arXiv:2407.11534; the released UniformAffineQuantizer.py.
     """
     began, work = time.perf_counter(), work or Work()
-    knobs = {"rank": rank, "steps": learning.steps, "rate": learning.rate, "seed": learning.seed}
+    knobs = {"rank": rank, **asdict(learning)}
     job, made, exact = Job("lrq", target, knobs, channels=False), plain(model), plain(model)
     job.claim(work, model, calibration)
     blocks = find_blocks(made, target.skip)
     if not blocks:
         raise ValueError(f"{type(model).__name__} has no linear layer to quantise")
     seen = collect(exact, [Site(b, (names[0],)) for b, names in blocks.items()], calibration)
-    rows = []
+    wanted, done, rows = block_outputs(exact, blocks, calibration), dict[str, list[Any]](), []
     with work.shown("lrq", len(blocks)) as tick:
         for block, names in blocks.items():
-            facts = _block(made, exact, block, names, calibration, job=job, learn=(rank, learning), work=work)
+            inputs = calls(made, block, calibration, done=done)
+            facts = _block(made, block, names, (inputs, wanted.pop(block)), job=job, learn=(rank, learning), work=work)
+            done[block] = _given_outputs(part(made, block), inputs)
             x = seen[block].rows
             shape = {"channel_ratio": channel_ratio(x), "token_ratio": token_ratio(x), "kurtosis": kurtosis(x)}
             rows.append(_row(made, block, names) | shape | facts)
@@ -57,30 +68,31 @@ def lrq(
 
 
 def _block(
-    made: nn.Module, exact: nn.Module, block: str, names: list[str], calibration: Sequence[Any], *,
-    job: Job, learn: tuple[int, Learning], work: Work,
+    made: nn.Module, block: str, names: list[str], data: tuple[list[Call], list[Tensor]], *, job: Job,
+    learn: tuple[int, Learning], work: Work,
 ) -> dict[str, Any]:  # fmt: skip
-    """Learn one block, or take it up, and put its rounded layers in place; the errors of the report."""
+    """Learn one block from (inputs, wanted outputs), or take it up, and put its rounded layers in place; the errors of
+    the report.
+    """
     target, (rank, learning) = job.target, learn
     linears = {name: part(made, name) for name in names}
     if kept := work.load(block):
         for name in names:
             put(made, name, _kept_layer(kept, name))
         return kept[1]["report"]
-    inputs, wanted = calls(made, block, calibration), _wanted(exact, block, calibration)
     learned = {
         name: Learned(linear, target.stored(linear.in_features), target.rounding, rank=rank, seed=learning.seed)
         for name, linear in linears.items()
     }
-    measure = partial(_measured, made, block, names, inputs=inputs, wanted=wanted)
+    measure = partial(_measured, made, block, data)
     nearest = measure({name: one.finished() for name, one in learned.items()})[0]
     for name, one in learned.items():
         put(made, name, one)
-    learning.fit(part(made, block), inputs, wanted)
-    error, weight_error = measure({name: one.finished() for name, one in learned.items()})
+    steps = learning.fit(part(made, block), *data)
+    layers = {name: one.finished() for name, one in learned.items()}
+    error, weight_error = measure(layers)
     count = sum(one.learned for one in learned.values())
-    facts = {"error": error, "weight_error": weight_error, "error_nearest": nearest, "learned": count}
-    layers = {name: part(made, name) for name in names}
+    facts = {"error": error, "weight_error": weight_error, "error_nearest": nearest, "learned": count, "steps": steps}
     tensors = {f"{name}:{key}": value for name, one in layers.items() for key, value in one.state_dict().items()}
     work.keep(block, (tensors, {"report": facts, "layers": {name: one.facts() for name, one in layers.items()}}))
     return facts
@@ -93,24 +105,24 @@ def _kept_layer(kept: Parts, name: str) -> QuantLinear:
 
 
 @torch.no_grad()
-def _wanted(exact: nn.Module, block: str, calibration: Sequence[Any]) -> list[Tensor]:
-    """The block's outputs in the full-precision model."""
-    module = part(exact, block)
-    return [first(module(*args, **named)) for args, named in calls(exact, block, calibration)]
+def _given_outputs(block: nn.Module, inputs: list[Call]) -> list[Any]:
+    """What the rounded block passes on, so that the blocks before the next one need not run again."""
+    return [block(*args, **named) for args, named in inputs]
 
 
 def _measured(
-    made: nn.Module, block: str, names: list[str], layers: dict[str, QuantLinear], *, inputs: list[Call],
-    wanted: list[Tensor],
-) -> tuple[float, float]:  # fmt: skip
+    made: nn.Module, block: str, data: tuple[list[Call], list[Tensor]], layers: dict[str, QuantLinear]
+) -> tuple[float, float]:
     """Put layers in place; the block's error with and without rounding of inputs."""
-    for name in names:
-        put(made, name, layers[name])
-    error = relative_error(part(made, block), inputs, wanted)
-    acts = {name: layers[name].acts for name in names}
+    for name, layer in layers.items():
+        put(made, name, layer)
+    error = relative_error(part(made, block), *data)
+    acts = {name: layer.acts for name, layer in layers.items()}
+    if not any(acts.values()):
+        return error, error
     for layer in layers.values():
         layer.acts = None
-    exact_inputs = relative_error(part(made, block), inputs, wanted)
+    exact_inputs = relative_error(part(made, block), *data)
     for name, layer in layers.items():
         layer.acts = acts[name]
     return error, exact_inputs

@@ -10,6 +10,7 @@ from torch import nn
 
 from isoflop.levers.precision._apply import Job, SiteData, Target, Treatment, quantise_sites
 from isoflop.levers.precision._report import Report
+from isoflop.levers.precision._residual import rotate_residual
 from isoflop.levers.precision._search import smooth_scale
 from isoflop.levers.precision._work import Work
 
@@ -19,24 +20,28 @@ _WHERE = ("gated", "all", "none")
 
 def smooth_rot(
     model: nn.Module, calibration: Sequence[Any], *, target: Target = _TARGET, heldout: Any = None,
-    work: Work | None = None, alpha: float = 0.5, where: str = "gated",
+    work: Work | None = None, alpha: float = 0.5, where: str = "gated", residual: bool = True,
 ) -> tuple[nn.Module, Report]:  # fmt: skip
     """X W^T = (X / s) R (W s R)^T: SmoothQuant's s where `where` says, then a rotation R, at every site.
 
     where: "gated" is the paper's (the input of the down-projection, s folded into the up-projection), "all" every site,
-    "none" rotation alone. All rotations are made at run time here and counted so; the released code folds those of the
-    residual stream into the weights. Weights of the smoothing are their absolute values (the released code omits that).
+    "none" rotation alone. residual: rotations of the residual stream are folded into the weights where the model's
+    names allow it (see `_residual`; not with "all", whose scales the folding takes away, nor where target.fold is
+    False); all others are made at run time and counted so. Weights of the smoothing are their absolute values (the
+    released code omits that).
 
     Source: arXiv:2506.05413; the released smooth.py and rotation.py.
     """
     if where not in _WHERE:
         raise ValueError(f"where is {where!r}; it can be {', '.join(_WHERE)}")
-    job = Job("smooth_rot", target, {"alpha": alpha, "where": where})
-    decide = partial(_decide, alpha=alpha, where=where)
-    return quantise_sites(model, calibration, decide, job=job, heldout=heldout, work=work)
+    fold = residual and target.fold and where != "all" and calibration
+    start, done = (rotate_residual(model, calibration[0]) if fold else None) or (None, frozenset())
+    job = Job("smooth_rot", target, {"alpha": alpha, "where": where, "residual": bool(done)})
+    decide = partial(_decide, alpha=alpha, where=where, done=done)
+    return quantise_sites(model, calibration, decide, job=job, heldout=heldout, work=work, start=start)
 
 
-def _decide(data: SiteData, *, alpha: float, where: str) -> Treatment:
-    if where == "all" or (where == "gated" and data.site.gated):
-        return Treatment(scale=smooth_scale(data.seen.peaks, data.columns, alpha), rotated=True)
-    return Treatment(rotated=True)
+def _decide(data: SiteData, *, alpha: float, where: str, done: frozenset[str]) -> Treatment:
+    scaled = where == "all" or (where == "gated" and data.site.gated)
+    scale = smooth_scale(data.seen.peaks, data.columns, alpha) if scaled else None
+    return Treatment(scale=scale, rotated=data.site.linears[0] not in done)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from isoflop.levers.train._check import known
 
@@ -32,6 +32,14 @@ def read(path: str | Path, make: Callable[[dict[str, Any]], Made], *, what: str 
         raise ValueError(f"{path}: {error}") from error
 
 
+def filled(lever: type[Made], table: Mapping[str, Any], *, what: str = "key") -> Made:
+    """The lever with a table's values in its fields, lists as tuples. Raises ValueError for a key that is no field."""
+    names = [f.name for f in fields(cast(Any, lever))]
+    for key in table:
+        known(key, names, what=what)
+    return lever(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
 def read_ladder(lever: type[Train], path: Path) -> Train:
     """The lever that a ladder file declares."""
     return read(path, partial(declare, lever), what="ladder file")
@@ -54,6 +62,7 @@ def _convert(key: str, value: Any, kind: str) -> Any:
     kind = kind.removesuffix(" | None")
     if kind in _PLAIN:
         return _plain(key, value, kind)
+    value = list(value) if isinstance(value, tuple) else value
     wanted = dict if kind.startswith("dict") else list
     inner = dict if "dict" in kind else (int, float)
     if not isinstance(value, wanted) or (wanted is list and not all(isinstance(v, inner) for v in value)):

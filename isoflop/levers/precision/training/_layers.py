@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from isoflop.levers.precision._hadamard import rotation_flops
 from isoflop.levers.precision._plain import put
 from isoflop.levers.precision.training._cast import Cast, generator_of, mixed, slope
+from isoflop.levers.precision.training._learned import through
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class Recipe:
     hadamard: rotate both operands of each product in blocks of so many first (0: not)
     smooth_gradient: power of the smooth stand-in for rounding weights (see `_cast.slope`; 0: straight through)
     smooth_swiglu: inputs of `down_proj` are scaled by channel (see `smooth_swiglu`)
+    nonlinear: inputs of norms and of the gate (the outputs of gate_proj and up_proj), which the backward pass keeps;
+        gradients go straight through
     moments: how Adam's two moments are stored: "" (as they are), "fp8", "coat"
     keep: last parts of the names of layers that stay as they are
     """
@@ -33,6 +36,7 @@ class Recipe:
     hadamard: int = 0
     smooth_gradient: float = 0.0
     smooth_swiglu: bool = False
+    nonlinear: Cast | None = None
     moments: str = ""
     keep: tuple[str, ...] = ("lm_head",)
 
@@ -77,9 +81,12 @@ def _back(rounded: Tensor, x: Tensor, recipe: Recipe) -> Tensor:
 class LowLinear(nn.Module):
     """A linear layer under a recipe; the weight itself stays in float32 and is what the optimiser moves."""
 
-    def __init__(self, linear: nn.Linear, recipe: Recipe, *, seed: int, smooth: bool = False) -> None:
+    def __init__(
+        self, linear: nn.Linear, recipe: Recipe, *, seed: int, smooth: bool = False, gate: bool = False
+    ) -> None:
         super().__init__()
         self.weight, self.bias, self.recipe, self.smooth = linear.weight, linear.bias, recipe, smooth
+        self.out = recipe.nonlinear if gate else None
         self.generator = generator_of(seed)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -88,7 +95,20 @@ class LowLinear(nn.Module):
             s = channel_scale(x)
             x, w = x / s, w * s
         y: Tensor = _Product.apply(x, w, self.recipe, self.generator)
-        return y if self.bias is None else y + self.bias
+        y = y if self.bias is None else y + self.bias
+        return y if self.out is None else through(y, self.out.round(y.detach(), self.generator))
+
+
+class LowNorm(nn.Module):
+    """A norm of rounded inputs."""
+
+    def __init__(self, norm: nn.Module, cast: Cast, *, seed: int) -> None:
+        super().__init__()
+        self.norm, self.cast, self.generator = norm, cast, generator_of(seed)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.norm(through(x, self.cast.round(x.detach(), self.generator)))
+        return made
 
 
 def channel_scale(x: Tensor) -> Tensor:
@@ -106,8 +126,12 @@ def lower(model: nn.Module, recipe: Recipe, *, seed: int = 0) -> nn.Module:
     if not found:
         raise ValueError(f"{type(model).__name__} has no nn.Linear that the recipe does not keep as it is")
     for index, (name, linear) in enumerate(found):
-        smooth = recipe.smooth_swiglu and name.endswith("down_proj")
-        put(model, name, LowLinear(linear, recipe, seed=seed * 1000 + index, smooth=smooth))
+        smooth, gate = recipe.smooth_swiglu and name.endswith("down_proj"), name.endswith(("gate_proj", "up_proj"))
+        put(model, name, LowLinear(linear, recipe, seed=seed * 1000 + index, smooth=smooth, gate=gate))
+    if recipe.nonlinear is not None:
+        norms = [(n, m) for n, m in model.named_modules() if isinstance(m, nn.RMSNorm | nn.LayerNorm)]
+        for index, (name, norm) in enumerate(norms, start=len(found)):
+            put(model, name, LowNorm(norm, recipe.nonlinear, seed=seed * 1000 + index))
     return model
 
 

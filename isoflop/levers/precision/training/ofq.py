@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from isoflop.levers.precision.training._learned import QuantisedLinear, quantised, through
+from isoflop.levers.precision.training._learned import (
+    Block,
+    QuantisedLinear,
+    QueryKey,
+    Vision,
+    products,
+    quantised,
+    through,
+)
 
 
 class StatsStep(nn.Module):
@@ -38,11 +46,25 @@ class StatsStep(nn.Module):
         return (y - y.round()).abs()
 
 
-def ofq(model: nn.Module, *, bits: int = 2) -> nn.Module:
-    """The model itself, the weights of its QuantisedLinear layers rounded with `StatsStep`."""
-    for layer in model.modules():
-        if isinstance(layer, QuantisedLinear):
+def ofq(model: nn.Module, *, bits: int = 2, query_key: bool = False) -> nn.Module:
+    """The model itself, the weights of its QuantisedLinear layers rounded with `StatsStep` (not the first and last of a
+    `Vision`).
+
+    query_key: in each `Block` the product Wq^T Wk of every head is rounded instead of its factors, by rows, and its
+    gradient goes straight through to them: factors cannot swing against each other. It holds only where nothing is done
+    to q and k between, so not with rotary positions or QK-norm; what is stored has width / head size times the numbers.
+
+    Source: arXiv:2302.02210, query-key reparametrisation; the released attention.py.
+    """
+    ends = (model.first, model.last) if isinstance(model, Vision) else ()
+    for layer in list(model.modules()):
+        if isinstance(layer, QuantisedLinear) and layer not in ends:
             layer.weight_rounding = StatsStep(bits=bits)
+    for block in model.modules():
+        if query_key and isinstance(block, Block):
+            block.query.weight_rounding = block.key.weight_rounding = None
+            block.product = QueryKey(block.query, block.key, heads=block.heads)
+            block.product.weight_rounding = StatsStep(bits=bits)
     return model
 
 
@@ -53,7 +75,8 @@ class Oscillation:
     """
 
     def __init__(self, model: nn.Module, *, momentum: float = 0.01) -> None:
-        self.layers, self.momentum = quantised(model), momentum
+        self.layers: list[QuantisedLinear | QueryKey] = [*quantised(model), *products(model)]
+        self.momentum = momentum
         self.codes = [_codes(layer) for layer in self.layers]
         self.moved = [torch.zeros_like(c) for c in self.codes]
         self.rates = [torch.zeros_like(c) for c in self.codes]
@@ -92,20 +115,6 @@ def hold(model: nn.Module, free: Sequence[Tensor]) -> None:
             layer.weight.grad.mul_(mask)
 
 
-def query_key(query: Tensor, key: Tensor, *, heads: int) -> Tensor:
-    """One matrix a head, M = Wq^T Wk (heads, width, width), with q . k = x M x': quantised as a whole, it cannot have
-    its factors swing against each other. Weights (width, width), rows by head.
-
-    It holds only where nothing is done to q and k between, so not with rotary positions or QK-norm; it takes
-    width / head size times the numbers of the two factors.
-
-    Source: arXiv:2302.02210, query-key reparametrisation, as its abstract tells it.
-    """
-    width = query.shape[1]
-    q, k = query.view(heads, -1, width), key.view(heads, -1, width)
-    return q.transpose(1, 2) @ k
-
-
-def _codes(layer: QuantisedLinear) -> Tensor:
+def _codes(layer: QuantisedLinear | QueryKey) -> Tensor:
     made: Tensor = layer.weight_rounding.codes(layer.weight)  # type: ignore[union-attr,operator]
     return made

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from isoflop.levers.train import Train
-from isoflop.levers.train._check import known
+from isoflop.levers.train._toml import filled
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,10 +57,7 @@ class Qat:
     @cached_property
     def ladder_of_models(self) -> Train:
         """The `train` lever that makes the models."""
-        for key in self.train:
-            known(key, [f.name for f in fields(Train)], what="key in train")
-        lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.train.items()}
-        return Train(**lists)
+        return filled(Train, self.train, what="key in train")
 
     def facts(self) -> dict[str, Any]:
         """Where the text came from, with its sha256."""
@@ -101,11 +98,9 @@ class Qat:
     @classmethod
     def from_table(cls, table: Mapping[str, Any]) -> Qat:
         """From the table of a sweep file. Raises ValueError for a key that is none."""
-        for key in table:
-            known(key, [f.name for f in fields(cls)], what="key")
         if "train" not in table:
             raise ValueError("a grid of trainings needs [train], the fields of the ladder")
-        return cls(train=dict(table["train"]), cells=tuple(tuple(c) for c in table["cells"]))
+        return filled(cls, {**table, "cells": [tuple(c) for c in table["cells"]]})
 
 
 def increases(rows: pd.DataFrame) -> pd.DataFrame:
