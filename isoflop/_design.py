@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _POINTS = 2000  # candidates, where none are given
 _BEYOND = 30.0  # factor above the fitted rows that a candidate may lie in, and off their middle in tokens a parameter
 _POWERS = (0.0, 0.25, 0.5, 0.75, 1.0)  # of the cost that a gain is divided by
-_STARTS, _PASSES = 12, 4  # designs that begin with a run of another class of cost; passes of exchanges
+_STARTS, _EXCHANGES = 12, 4  # designs that begin with a run of another class of cost; exchanges, times k
 _LEAST = 1e-4  # of the target's variance: a run that teaches less is not worth a row
 
 
@@ -215,20 +215,23 @@ def _grown(pool: _Pool, begin: Sequence[int], k: int, power: float) -> list[int]
 
 
 def _exchanged(pool: _Pool, picks: Sequence[int], k: int) -> list[int]:
-    """Each run in turn exchanged for the affordable candidate that teaches most beside the others, until none is."""
-    out, passes = list(picks), 0
-    while passes < _PASSES:
-        before, passes = list(out), passes + 1
-        for place in range(len(out)):
-            others = out[:place] + out[place + 1 :]
-            gains = pool.gains(pool.learnt(others), others)
-            c = int(np.argmax(gains))
-            if gains[c] > 1.001 * gains[out[place]]:
-                out[place] = c
-        out = _grown(pool, out, k, 0.0)
-        if out == before:
+    """The one exchange of a run for an affordable candidate that helps most, again and again, until none does."""
+    out = list(picks)
+    for _ in range(_EXCHANGES * k):
+        found = [_best_instead(pool, out, place) for place in range(len(out))]
+        if not any(more > 1e-3 * kept for more, kept, _, _ in found):
             break
-    return out
+        _, _, place, c = max(one for one in found if one[0] > 1e-3 * one[1])
+        out[place] = c
+    return _grown(pool, out, k, 0.0)
+
+
+def _best_instead(pool: _Pool, picks: list[int], place: int) -> tuple[float, float, int, int]:
+    """Beside the other runs: what the best candidate teaches more than the run at `place`, what that teaches; both."""
+    others = picks[:place] + picks[place + 1 :]
+    gains = pool.gains(pool.learnt(others), others)
+    c, kept = int(np.argmax(gains)), float(gains[picks[place]])
+    return float(gains[c]) - kept, kept, place, c
 
 
 def _ordered(pool: _Pool, picks: Sequence[int]) -> list[int]:
