@@ -16,8 +16,9 @@ from isoflop import _checklist, _doubts, _isoflops, _meter, _runs
 from isoflop._answer import Answer, interval
 from isoflop._display import ShownFit
 from isoflop._law import Law, get_law
-from isoflop._newton import Evaluator, Options, Problem, Solutions, solve_stages
+from isoflop._newton import Evaluator, Options, Solutions, solve_stages
 from isoflop._objective import Objective, get_objective
+from isoflop._problem import Problem
 from isoflop._profile import Profile, loose_profiles, profile_draws
 from isoflop._progress import progress
 from isoflop._seed import middles, starts

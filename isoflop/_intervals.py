@@ -18,8 +18,9 @@ from isoflop._answer import interval
 from isoflop._auto import scale_of, scale_values
 from isoflop._fit import Fit, Setup, fit, prepare
 from isoflop._law import Law, bind
-from isoflop._newton import Moved, Options, solve_stages
+from isoflop._newton import Options, solve_stages
 from isoflop._plan import with_scatter
+from isoflop._problem import Moved
 from isoflop._uncertainty import MAX_REFIT_ROWS, influence
 
 _DIFFERENT = 1.3  # ratio of widths that is worth a sentence

@@ -15,8 +15,9 @@ import numpy as np
 
 from isoflop._fit import Setup, prepare
 from isoflop._law import Law
-from isoflop._newton import Evaluator, Moved, Options, Prior, Problem, Solutions, solve
+from isoflop._newton import Evaluator, Options, Solutions, solve
 from isoflop._objective import Objective
+from isoflop._problem import Moved, Prior, Problem
 from isoflop._runs import Table
 from isoflop._seed import starts
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from isoflop._newton import Options, Problem, solve
+from isoflop._newton import Options, solve
+from isoflop._problem import Problem
 from isoflop._uncertainty import at_optimum, resample_weights
 
 _DEVIANCE = 2.706  # 90 % point of chi-squared with one degree of freedom

@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from isoflop._law import Law
-from isoflop._newton import Options, Problem, solve
+from isoflop._newton import Options, solve
+from isoflop._problem import Problem
 from isoflop._tape import Tape
 
 _MAX_ROWS = 400  # enough rows to rank starting points

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from isoflop._newton import Evaluator, Options, Problem, cholesky_solve, solve_stages
+from isoflop._newton import Evaluator, Options, cholesky_solve, solve_stages
+from isoflop._problem import Problem
 
 MAX_REFIT_ROWS = 10_000
 _BLOCKS = 2_000  # independent blocks of rows for one-step draws: many more than any interval needs

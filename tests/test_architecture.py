@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+import _trained
 import numpy as np
 import pandas as pd
 import pytest
+from _trained import RECORDED, WORDS, needs_torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,28 +18,13 @@ from isoflop._lever import RunFailed, check_lever, sweep
 from isoflop.levers.architecture import Architecture
 from isoflop.levers.architecture._compare import compared, optima, pairs, read_runs, slopes
 
-HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
-pytestmark = pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch: pip install 'isoflop[torch]'")
-RECORDED = Path(__file__).parents[1] / "isoflop" / "recorded" / "architecture"
+pytestmark = needs_torch
+one_thread = _trained.one_thread
 GPT = {
-    "source": "zipf_words", "source_settings": {"words": 64, "exponent": 1.0, "word_length": 4, "letters": 8},
+    "source": "zipf_words", "source_settings": WORDS,
     "sizes": [{"width": 16, "depth": 1}, {"width": 24, "depth": 1}], "tokens": [320], "context": 16,
     "batch_tokens": 64, "warmup_steps": 2, "eval_tokens": 512, "curve_tokens": 128, "device": "cpu", "tied": False,
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Models this small are slower on more threads."""
-    if not HAS_TORCH:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # -- parts by their formulas --------------------------------------------------------------------------------------
@@ -243,7 +228,7 @@ def test_intervals_are_students_and_failures_count_as_divergence() -> None:
         compared(rows)
 
 
-@pytest.mark.parametrize("path", sorted(RECORDED.glob("*.toml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted((RECORDED / "architecture").glob("*.toml")), ids=lambda p: p.stem)
 def test_recorded_sweeps_can_be_run_again(path: Path) -> None:
     """The runs that are here are the settings of the file beside them, each with as many seeds."""
     pytest.importorskip("sklearn")

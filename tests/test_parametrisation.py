@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import _trained
 import numpy as np
 import pandas as pd
 import pytest
+from _trained import WORDS, needs_torch
 from click.testing import CliRunner
 
 from isoflop._lever import check_lever, sweep
@@ -26,29 +28,15 @@ from isoflop.levers.train._toml import declare
 from isoflop.levers.train._transfer import Transfer
 from isoflop.theory.transformer_at_start import overlaps
 
-HAS_TORCH = all(importlib.util.find_spec(name) for name in ("torch", "safetensors"))
-pytestmark = pytest.mark.skipif(not HAS_TORCH, reason="needs PyTorch: pip install 'isoflop[torch]'")
+pytestmark = needs_torch
+one_thread = _trained.one_thread
 NAMES = ["standard", "mup", "spectral", "unit_scaling", "u_mup"]
 TINY = Train(
-    source="zipf_words", source_settings={"words": 64, "exponent": 1.0, "word_length": 4, "letters": 8},
+    source="zipf_words", source_settings=WORDS,
     sizes=({"width": 16, "depth": 2}, {"width": 32, "depth": 2}), tokens=(640,), context=16, batch_tokens=64,
     warmup_steps=2, eval_tokens=512, curve_tokens=128, lr={"base": 1e-2, "width": 16, "power": 0.5}, device="cpu",
     tied=False, clip=math.inf,
 )  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    """Models this small are slower on more threads."""
-    if not HAS_TORCH:
-        yield
-        return
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def place(role: str, fan_in: int = 256, fan_out: int = 256, *, width: int = 256, depth: int = 4) -> Place:
