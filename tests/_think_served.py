@@ -6,11 +6,13 @@ import asyncio
 import json
 
 import numpy as np
+import pytest
 
 from isoflop.levers.think._client import Client, Limits
 from isoflop.levers.think._meter import Account
 from isoflop.levers.think._model import Backend, MeteredModel
 from isoflop.levers.think._model_files import save_model
+from isoflop.levers.think._server import serving
 from isoflop.levers.think._store import Store
 from isoflop.levers.think._types import Problem
 from isoflop.levers.train._shape import Shape
@@ -29,6 +31,17 @@ def tiny_model(folder, *, seed=0, context=64):
     facts = {"context": context, "tokenizer": "bytes", "end": 0, "begin": 0}
     save_model(folder, weights, shape=TINY, facts=facts)
     return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def server(model):
+    with serving(model) as (url, service):
+        yield url, service
 
 
 def write_problems(path, count=10):

@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the think lever: pip install 'isoflop[think]'")
 pytest.importorskip("orjson", reason="the think lever: pip install 'isoflop[think]'")
 
-from _think_served import sampling, texts, three, tiny_model
+import _think_served
+from _think_served import sampling, texts, three
 
 from isoflop.levers.think import _client, _endpoints
 from isoflop.levers.think._client import Client, Limits, Refused, TooLong, Unreachable
@@ -23,16 +24,7 @@ from isoflop.levers.think._protocol import check_model
 from isoflop.levers.think._server import serving
 from isoflop.levers.think._types import ModelError
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def server(model):
-    with serving(model) as (url, service):
-        yield url, service
+model, server = _think_served.model, _think_served.server
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the think lever: pip install 'isoflop[think]'")
 pytest.importorskip("orjson", reason="the think lever: pip install 'isoflop[think]'")
 
-from _think_served import tiny_model, write_problems
+import _think_served
+from _think_served import write_problems
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,16 +25,7 @@ from isoflop.levers.think._problems import read_problems
 from isoflop.levers.think._server import serving
 from isoflop.levers.think._task_model import Sum, draw_sum, problem_rows, step_is_right
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def server(model):
-    with serving(model) as (url, service):
-        yield url, service
+model, server = _think_served.model, _think_served.server
 
 
 @pytest.fixture

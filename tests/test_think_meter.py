@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the think lever: pip install 'isoflop[think]'")
 pytest.importorskip("orjson", reason="the think lever: pip install 'isoflop[think]'")
 
-from _think_served import sampling, texts, tiny_model
+import _think_served
+from _think_served import sampling, texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,16 +20,7 @@ from isoflop.levers.think._protocol import reply_of
 from isoflop.levers.think._server import serving
 from isoflop.levers.think._types import BudgetSpent
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def server(model):
-    with serving(model) as (url, service):
-        yield url, service
+model, server = _think_served.model, _think_served.server
 
 
 # -- accounting -------------------------------------------------------------------------------------------------------

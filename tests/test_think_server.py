@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("aiohttp", reason="the think lever: pip install 'isoflop[think]'")
 pytest.importorskip("orjson", reason="the think lever: pip install 'isoflop[think]'")
 
-from _think_served import sampling, texts, three, tiny_model
+import _think_served
+from _think_served import sampling, texts, three
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -21,16 +22,7 @@ from isoflop.levers.think._protocol import Abilities, probe
 from isoflop.levers.think._server import serving
 from isoflop.levers.think._types import ModelError
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(tmp_path_factory.mktemp("model"))
-
-
-@pytest.fixture(scope="module")
-def server(model):
-    with serving(model) as (url, service):
-        yield url, service
+model, server = _think_served.model, _think_served.server
 
 
 # -- the decoder and the server ---------------------------------------------------------------------------------------
