@@ -89,13 +89,13 @@ def test_value_equals_plain_numpy():
 
 
 def test_rows_in_blocks_give_the_same_sums(monkeypatch):
-    import isoflop._newton as newton
+    import isoflop._problem as problem
 
     rng = np.random.default_rng(2)
     setup = prepare(everything, table(rng, 1000), objective="huber_log")
     theta = rng.normal(scale=0.4, size=(3, 5))
     whole = Evaluator(setup.problem, 3)(theta, None)
-    monkeypatch.setattr(newton, "_BLOCK", 300)
+    monkeypatch.setattr(problem, "_BLOCK", 300)
     parts = Evaluator(setup.problem, 3)(theta, None)
     assert Evaluator(setup.problem, 3).width < 1000
     np.testing.assert_allclose(parts.hessian, whole.hessian, rtol=1e-9)
